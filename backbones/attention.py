@@ -1,0 +1,170 @@
+"""One attention for every device: `attend`.
+
+Three backends give the same numbers: xformers' memory-efficient kernel with a block-diagonal mask
+(CUDA), PyTorch's scaled dot product over sequences grouped by equal length (anywhere), and a naive
+one to be read and to test against. xformers is touched in this file only, and only two names of it.
+
+Shapes: N sequences, S packed tokens, L tokens of one sequence, H heads, K head width, D width.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layout import Layout
+
+Backend = Literal["xformers", "sdpa", "naive"]
+
+#: Additive bias for the n sequences of one length L: called with (sequence indices, L), returns
+#: something that broadcasts to `(n, H, L, L)`.
+Bias: TypeAlias = Callable[[tuple[int, ...], int], Tensor]
+
+ENVIRONMENT = "TRIPTYCH_ATTENTION"
+
+
+@cache
+def _xformers() -> Any | None:
+    """The module with the two names we use, or None. Imported without its start-up warning."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import logging
+
+            logging.getLogger("xformers").setLevel(logging.ERROR)
+            from xformers.ops import fmha
+    except ImportError:
+        return None
+    return fmha
+
+
+def choose_backend(device: torch.device | str, forced: str | None = None) -> Backend:
+    """The backend for `device`: `forced`, else the environment's, else the best there is.
+
+    Raises:
+        ValueError: an unknown name is forced.
+    """
+    name = forced or os.environ.get(ENVIRONMENT)
+    if name is not None:
+        if name not in get_args(Backend):
+            raise ValueError(f"the attention backend must be one of {', '.join(get_args(Backend))}, but is {name!r}")
+        return name  # type: ignore[return-value]
+    return "xformers" if torch.device(device).type == "cuda" and _xformers() is not None else "sdpa"
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None = None, backend: str | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(K) + bias) v inside each sequence of `layout`, and nowhere else.
+
+    Args:
+        q, k, v: `(S, H, K)`.
+        layout: the sequences, and the order they run in.
+        bias: additive bias by length, or None; with one, the grouped path serves every device.
+        backend: `xformers`, `sdpa` or `naive`; None chooses.
+
+    Returns:
+        `(S, H, K)`.
+    """
+    chosen = choose_backend(q.device, backend)
+    if chosen == "naive":
+        return _naive(q, k, v, layout, bias)
+    if chosen == "xformers" and bias is None:
+        return _memory_efficient(q, k, v, layout)
+    return _grouped(q, k, v, layout, bias)
+
+
+def _naive(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None) -> Tensor:
+    """One sequence at a time, straight from the formula."""
+    q, k, v = (layout.arrange(tensor) for tensor in (q, k, v))
+    outputs, start = [], 0
+    for index, length in enumerate(layout.lengths):
+        here = slice(start, start + length)
+        scores = torch.einsum("ihk,jhk->hij", q[here], k[here]) / q.shape[-1] ** 0.5
+        if bias is not None:
+            scores = scores + bias((index,), length)[0]
+        outputs.append(torch.einsum("hij,jhk->ihk", scores.softmax(-1), v[here]))
+        start += length
+    return layout.restore(torch.cat(outputs))
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None) -> Tensor:
+    """Sequences of equal length together through PyTorch's fused kernel: no padding."""
+    members = iter([group.sequences for group in layout.groups])
+
+    def one_length(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # (n, L, H, K) -> (n, H, L, K) and back
+        added = None if bias is None else bias(next(members), q.shape[1]).to(q.dtype).expand(
+            q.shape[0], q.shape[2], q.shape[1], q.shape[1]
+        )
+        heads_first = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        return F.scaled_dot_product_attention(*heads_first, attn_mask=added).transpose(1, 2)
+
+    return layout.per_length(one_length, q, k, v)
+
+
+@lru_cache(maxsize=256)
+def block_diagonal(lengths: tuple[int, ...], device: torch.device) -> Any:
+    """xformers' description of the packing, cached: building it costs a copy to the device."""
+    fmha = _xformers()
+    if fmha is None:
+        raise ValueError("the attention backend xformers was asked for, but xformers is not installed")
+    return fmha.BlockDiagonalMask.from_seqlens(list(lengths), device=device)
+
+
+def _memory_efficient(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    fmha = _xformers()
+    mask = block_diagonal(layout.lengths, q.device)
+    packed = (layout.arrange(tensor).unsqueeze(0) for tensor in (q, k, v))  # (S, H, K) -> (1, S, H, K)
+    return layout.restore(fmha.memory_efficient_attention(*packed, attn_bias=mask).squeeze(0))  # type: ignore[union-attr]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over packed tokens (Vaswani et al. 2017), timm's parameter names.
+
+    Args:
+        width: D.
+        heads: H; must divide `width`.
+        qkv_bias: whether the projection to queries, keys and values has a bias.
+        rotary: rotates queries and keys by position, or None.
+        dropout: on the output projection.
+    """
+
+    def __init__(
+        self, width: int, heads: int, qkv_bias: bool = True, rotary: nn.Module | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads must divide the width ({width}), but is {heads}")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.rotary = rotary
+        self.proj = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> Tensor:
+        """`(S, D)` -> `(S, D)`; `position` `(S, 3)` is read by rotary attention only."""
+        q, k, v = self.project(x, position)
+        return self.drop(self.proj(attend(q, k, v, layout, bias).flatten(1)))
+
+    def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `(S, H, K)`."""
+        q, k, v = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
+        if self.rotary is not None:
+            q, k = self.rotary(q, position), self.rotary(k, position)
+        return q, k, v
+
+    def maps(self, x: Tensor, layout: Layout, position: Tensor) -> list[Tensor]:
+        """Attention weights of each sequence, `(H, L, L)`; rows sum to one."""
+        q, k, _ = (layout.arrange(tensor).split(layout.lengths) for tensor in self.project(x, position))
+        scale = q[0].shape[-1] ** -0.5
+        return [
+            (torch.einsum("ihk,jhk->hij", qi, ki) * scale).softmax(-1) for qi, ki in zip(q, k, strict=True)
+        ]

@@ -1,0 +1,192 @@
+"""The shared encoder: a transformer over packed tokens, built from ready parts.
+
+Shapes: N sequences, S packed tokens, D width, H heads, L tokens of one sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..tokenizers.tokens import Pack, Tokens
+from .attention import Attention, Bias
+from .layers import ConformerConvolution, LayerScale, Mlp, Rotary, SwiGLU, drop_sequences
+from .layout import Layout
+
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d}
+FEEDFORWARDS = {"gelu": Mlp, "swiglu": SwiGLU}
+
+
+@dataclass
+class BlockOptions:
+    """What every block of an encoder is made of.
+
+    Attributes:
+        norm: `layer`, `rms` or `batch` (over all packed tokens).
+        norm_first: pre-norm (ViT, wav2vec 2.0 large); False for post-norm (wav2vec 2.0 base, PatchTST).
+        norm_eps: epsilon of the norms; 1e-6 in ViT and DINO, 1e-5 in wav2vec 2.0.
+        feedforward: `gelu` or `swiglu`.
+        qkv_bias: bias of queries, keys and values.
+        layer_scale: initial value of LayerScale, or None for none.
+        rotary: rotary positions over 1 axis (time) or 2 (row, column), or None.
+        convolution: kernel (odd, in tokens) that makes Conformer blocks, or None.
+        dropout: on the outputs of attention and feed-forward.
+    """
+
+    norm: Literal["layer", "rms", "batch"] = "layer"
+    norm_first: bool = True
+    norm_eps: float = 1e-6
+    feedforward: Literal["gelu", "swiglu"] = "gelu"
+    qkv_bias: bool = True
+    layer_scale: float | None = None
+    rotary: Literal[1, 2] | None = None
+    convolution: int | None = None
+    dropout: float = 0.0
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with residuals (Vaswani et al. 2017), timm's parameter names.
+
+    With `convolution` it is a Conformer block (Gulati et al. 2020): half a feed-forward,
+    attention, convolution, half a feed-forward, norm.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, drop_path: float, options: BlockOptions) -> None:
+        super().__init__()
+        self.norm_first, self.drop_path = options.norm_first, drop_path
+        rotary = None if options.rotary is None else Rotary(width // heads, options.rotary)
+        feedforward = FEEDFORWARDS[options.feedforward]
+        norm = NORMS[options.norm]
+        self.norm1 = norm(width, eps=options.norm_eps)
+        self.attn = Attention(width, heads, options.qkv_bias, rotary, options.dropout)
+        self.ls1 = nn.Identity() if options.layer_scale is None else LayerScale(width, options.layer_scale)
+        self.norm2 = norm(width, eps=options.norm_eps)
+        self.mlp = feedforward(width, hidden, options.dropout)
+        self.ls2 = nn.Identity() if options.layer_scale is None else LayerScale(width, options.layer_scale)
+        self.conformer = options.convolution is not None
+        if options.convolution is not None:
+            self.norm0 = norm(width, eps=options.norm_eps)
+            self.mlp0 = feedforward(width, hidden, options.dropout)
+            self.conv = ConformerConvolution(width, options.convolution)
+            self.norm3 = norm(width, eps=options.norm_eps)
+
+    def forward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> Tensor:
+        """`(S, D)` -> `(S, D)`."""
+        if self.conformer:
+            return self._conformer(x, layout, position, bias)
+        if not self.norm_first:
+            x = self.norm1(x + self.ls1(self.attn(x, layout, position, bias)))
+            return self.norm2(x + self.ls2(self.mlp(x)))
+        if self.training and self.drop_path > 0 and bias is None and layout.order is None:
+            x = drop_sequences(self._attention, x, layout, position, self.drop_path)
+            return drop_sequences(self._feedforward, x, layout, position, self.drop_path)
+        x = x + self.ls1(self.attn(self.norm1(x), layout, position, bias))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+    def _attention(self, x: Tensor, layout: Layout, position: Tensor) -> Tensor:
+        return self.ls1(self.attn(self.norm1(x), layout, position))
+
+    def _feedforward(self, x: Tensor, layout: Layout, position: Tensor) -> Tensor:
+        return self.ls2(self.mlp(self.norm2(x)))
+
+    def _conformer(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
+        x = x + 0.5 * self.mlp0(self.norm0(x))
+        x = x + self.ls1(self.attn(self.norm1(x), layout, position, bias))
+        x = x + self.conv(x, layout)
+        return self.norm3(x + 0.5 * self.ls2(self.mlp(self.norm2(x))))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The encoder's output for a pack: one `Tokens` a part, at the end and at each layer asked for.
+
+    Layer 0 is the input, layer i the output of block i, and -1 the end (after the final norm).
+    """
+
+    layers: dict[int, tuple[Tokens, ...]] = field(default_factory=dict)
+
+
+class Encoder(nn.Module):
+    """The transformer that all modalities share.
+
+    Args:
+        width: D.
+        depth: number of blocks.
+        heads: H; must divide `width`.
+        mlp_ratio: hidden width of the feed-forward over `width`.
+        drop_path: stochastic depth, share of sequences dropped at the last block, rising
+            linearly from 0 at the first.
+        final_norm: a norm after the last block; the usual companion of pre-norm.
+        checkpoint: recompute each block in the backward pass to save memory.
+        block: what the blocks are made of.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        final_norm: bool = True,
+        checkpoint: bool = False,
+        block: BlockOptions | None = None,
+    ) -> None:
+        super().__init__()
+        options = block or BlockOptions()
+        self.width, self.depth, self.heads = width, depth, heads
+        self.checkpoint = checkpoint
+        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, heads, int(width * mlp_ratio), rate, options) for rate in rates)
+        self.norm = NORMS[options.norm](width, eps=options.norm_eps) if final_norm else nn.Identity()
+        self.apply(_initialise)
+
+    def forward(self, pack: Pack, layers: Collection[int] = (-1,), bias: Bias | None = None) -> Encoded:
+        """Encode a pack; `layers` names which layers' tokens to return."""
+        wanted = {self._layer(layer) for layer in layers}
+        layout, x = Layout(pack.lengths), pack.values
+        found = {0: x} if 0 in wanted else {}
+        # self.depth + 1 stands for the end, after the final norm
+        for index, block in enumerate(self.blocks, start=1):
+            if index > max(wanted):
+                break
+            x = self._run(block, x, layout, pack.position, bias)
+            if index in wanted:
+                found[index] = x
+        if self.depth + 1 in wanted:
+            found[self.depth + 1] = self.norm(x)
+        return Encoded({layer: pack.split(found[self._layer(layer)]) for layer in layers})
+
+    def attention_maps(self, pack: Pack, layer: int = -1) -> list[Tensor]:
+        """Attention weights `(H, L, L)` of each sequence in block `layer` (1 to depth, -1 the last)."""
+        number = self.depth if layer == -1 else layer
+        layout, x = Layout(pack.lengths), pack.values
+        for block in self.blocks[: number - 1]:
+            x = block(x, layout, pack.position)
+        block = self.blocks[number - 1]
+        assert isinstance(block, Block)
+        if block.conformer:
+            x = x + 0.5 * block.mlp0(block.norm0(x))
+        return block.attn.maps(block.norm1(x) if block.norm_first else x, layout, pack.position)
+
+    def _layer(self, layer: int) -> int:
+        if not -1 <= layer <= self.depth:
+            raise ValueError(f"layer must lie between 0 and {self.depth}, or be -1 for the end, but is {layer}")
+        return self.depth + 1 if layer == -1 else layer
+
+    def _run(self, block: nn.Module, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
+        if self.checkpoint and self.training:
+            return checkpoint(block, x, layout, position, bias, use_reentrant=False)  # type: ignore[no-any-return]
+        return block(x, layout, position, bias)  # type: ignore[no-any-return]
+
+
+def _initialise(module: nn.Module) -> None:
+    """Linear weights from a normal of deviation .02 cut at two deviations, biases zero (ViT, DINO)."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,58 @@
+"""The teacher: an exponential moving average of the student (Tarvainen and Valpola 2017)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from .schedule import Schedule
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy that never asks for gradients and never drops anything."""
+    return copy.deepcopy(module).requires_grad_(False).eval()
+
+
+class Teacher(nn.Module):
+    """Averages of tokenizers and encoder, and the rule by which every average of the run moves.
+
+    Objectives' heads that have an average of their own (DINO's) stay with the objective; the
+    model hands their pairs to `update`, so that one momentum serves the whole run.
+
+    Args:
+        momentum: share of the old average kept at each optimiser step; a number or a schedule
+            (DINO: from .996 to 1 along a cosine).
+    """
+
+    tokenizers: nn.ModuleDict
+    encoder: nn.Module
+
+    def __init__(self, momentum: Schedule | float = 0.996) -> None:
+        super().__init__()
+        self.momentum = momentum if isinstance(momentum, Schedule) else Schedule(momentum)
+
+    def build(self, tokenizers: nn.ModuleDict, encoder: nn.Module) -> None:
+        """Start as a copy of the student."""
+        self.tokenizers = frozen_copy(tokenizers)  # type: ignore[assignment]
+        self.encoder = frozen_copy(encoder)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """A teacher stays in evaluation mode: no dropout, no stochastic depth."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, pairs: Iterable[tuple[nn.Module, nn.Module]], progress: float) -> None:
+        """Move each average towards its student: average <- m average + (1 - m) student.
+
+        Args:
+            pairs: (student, average) modules of the same shape.
+            progress: share of the run that is done, which the momentum follows.
+        """
+        weight = 1 - self.momentum(progress)
+        for student, average in pairs:
+            torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), weight)
+            for old, new in zip(average.buffers(), student.buffers(), strict=True):
+                old.copy_(new)

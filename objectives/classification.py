@@ -1,0 +1,86 @@
+"""Supervised classification.
+
+Shapes: N sequences, B samples of n entries, K classes, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.schedule import Schedule
+from ..tokenizers.tokens import Tokens
+from ..tokenizers.view import View
+from .objective import Loss, Predictor, Read, Spec, Step, Term
+
+#: Label of an entry that has none; it is left out of the loss.
+UNLABELLED = -1
+
+
+class Classification(Predictor):
+    """Cross-entropy on one linear head (Dosovitskiy et al. 2021).
+
+    Targets are `label`: `(n,)` class indices, where -1 is unlabelled, or `(n, K)` soft labels
+    (mixup). A sample of several sequences (a series of many channels) is pooled over them.
+
+    Args:
+        view: the view that carries the labels.
+        pool: `class` for the class token, `mean` for the mean of the content tokens.
+        label_smoothing: share of the target spread evenly over all classes (Szegedy et al. 2016).
+        weight: factor of the loss.
+    """
+
+    def __init__(
+        self,
+        view: str = "train",
+        pool: Literal["class", "mean"] = "class",
+        label_smoothing: float = 0.0,
+        weight: float | Schedule = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        self.view, self.pool, self.label_smoothing = view, pool, label_smoothing
+
+    def reads(self) -> tuple[Read, ...]:
+        """The student's final tokens."""
+        return (Read(self.view),)
+
+    def build(self, spec: Spec) -> None:
+        """Make the linear head for the data's classes."""
+        self.head = nn.Linear(spec.width, len(spec.facts(self.view)["classes"]))
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, step: Step) -> Loss:
+        """Cross-entropy over the labelled entries, and the accuracy where labels are hard."""
+        label = step.views[self.view].targets["label"]
+        logits = self.predict(step[Read(self.view)], step.views[self.view])
+        if label.ndim == 2:
+            loss = F.cross_entropy(logits, label, reduction="sum", label_smoothing=self.label_smoothing)
+            return Loss({"ce": Term(loss, len(label))})
+        labelled = label != UNLABELLED
+        loss = F.cross_entropy(
+            logits, label, reduction="sum", ignore_index=UNLABELLED, label_smoothing=self.label_smoothing
+        )
+        count = int(labelled.sum())
+        accuracy = (logits.argmax(1) == label)[labelled].float().mean()
+        return Loss({"ce": Term(loss, count)}, {"accuracy": accuracy} if count else {})
+
+    def predict(self, tokens: Tokens, view: View) -> Tensor:
+        """Logits `(n, K)`."""
+        return self.head(pooled(tokens, self.pool, len(view)))  # type: ignore[no-any-return]
+
+
+def pooled(tokens: Tokens, pool: str, entries: int) -> Tensor:
+    """One vector an entry of the view, `(n, D)`: the class token or the mean of the content tokens.
+
+    An entry of several sequences (a series of many channels) is the mean over them.
+    """
+    features = tokens.mean() if pool == "mean" else tokens.named(pool)
+    if len(tokens) == entries:
+        return features
+    owner = torch.tensor(tokens.sample, device=features.device)
+    counts = torch.bincount(owner, minlength=entries).unsqueeze(1)
+    return features.new_zeros(entries, features.shape[1]).index_add(0, owner, features) / counts

@@ -1,0 +1,76 @@
+"""A weighted sum of objectives, which is itself an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.schedule import value
+from .objective import Loss, Objective, Read, Spec, Step, Term
+
+
+class Combined(Objective):
+    """Named objectives together, weighted by their own weights or by learned uncertainties.
+
+    With `learned` weights every objective i has a log variance s_i and the loss is
+    `sum_i exp(-s_i) L_i + s_i / 2`, homoscedastic uncertainty (Kendall et al. 2018, eq. 7, in the
+    form corrected for SiT); each objective's own weight multiplies L_i.
+
+    Args:
+        objectives: by name; the terms and metrics of each are prefixed by it.
+        weighting: `fixed` (each objective's weight or schedule alone) or `learned`.
+    """
+
+    def __init__(self, objectives: Mapping[str, Objective], weighting: Literal["fixed", "learned"] = "fixed") -> None:
+        super().__init__()
+        self.members = nn.ModuleDict(objectives)
+        if weighting == "learned":
+            self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in objectives})
+        else:
+            self.log_variance = nn.ParameterDict()
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        """(name, objective) pairs."""
+        return iter(self.members.items())
+
+    def __getitem__(self, name: str) -> Objective:
+        return self.members[name]  # type: ignore[return-value]
+
+    def reads(self) -> tuple[Read, ...]:
+        """The union of what the members read, each read once."""
+        return tuple(dict.fromkeys(read for _, member in self for read in member.reads()))
+
+    def build(self, spec: Spec) -> None:
+        """Build every member."""
+        for _, member in self:
+            member.build(spec)
+
+    def forward(self, step: Step) -> Loss:
+        """All members' terms, as `objective/term`, with their weights multiplied in."""
+        terms: dict[str, Term] = {}
+        metrics: dict[str, Tensor] = {}
+        for name, member in self:
+            loss = member(step)
+            factor: float | Tensor = value(member.weight, step.progress)
+            if name in self.log_variance:
+                log_variance = self.log_variance[name]
+                factor = factor * torch.exp(-log_variance)
+                terms[f"{name}/uncertainty"] = Term(log_variance / 2, 1.0, scope="batch")
+                metrics[f"{name}/log_variance"] = log_variance.detach()
+            for key, term in loss.terms.items():
+                terms[f"{name}/{key}"] = replace(term, weight=factor * term.weight)
+            metrics.update({f"{name}/{key}": figure for key, figure in loss.metrics.items()})
+        return Loss(terms, metrics)
+
+    def averaged(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """The members' pairs."""
+        return tuple(pair for _, member in self for pair in member.averaged())
+
+    def after_backward(self, progress: float, epoch: float) -> None:
+        """Hand on to every member."""
+        for _, member in self:
+            member.after_backward(progress, epoch)

@@ -1,0 +1,158 @@
+"""The types every objective is written against: what it reads, what it returns.
+
+Shapes: N sequences, S packed tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.schedule import Schedule
+from ..tokenizers.tokens import Tokens
+from ..tokenizers.view import View
+
+Branch = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One thing an objective needs: a view, through a branch, at a layer (-1 the end, 0 the input).
+
+    The teacher reads every view whole: clean, nothing masked, nothing hidden.
+    """
+
+    view: str
+    branch: Branch = "student"
+    layer: int = -1
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What a view's tokens look like: modality, values a source holds, features' width, prefix names."""
+
+    modality: str
+    source_dim: int | None
+    feature_dim: int | None
+    prefix: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that an objective may size itself by; saved with the model, so that loading needs no data.
+
+    Attributes:
+        width: D of the encoder.
+        depth: blocks of the encoder.
+        views: what each view's tokens look like.
+        data: facts of each modality's data: `classes`, `alphabet`, `channels`, `rate`, `horizon` ...
+    """
+
+    width: int
+    depth: int
+    views: Mapping[str, TokenSpec]
+    data: Mapping[str, Mapping[str, Any]]
+
+    def facts(self, view: str) -> Mapping[str, Any]:
+        """The data's facts for the modality of `view`."""
+        return self.data[self.views[view].modality]
+
+
+@dataclass
+class Step:
+    """One training or validation step, as objectives see it.
+
+    Attributes:
+        views: the batch.
+        encoded: the encoder's tokens for everything that was read.
+        progress: share of the run that is done, 0 to 1.
+        epoch: epochs done, with fractions.
+    """
+
+    views: Mapping[str, View]
+    encoded: Mapping[Read, Tokens]
+    progress: float = 0.0
+    epoch: float = 0.0
+
+    def __getitem__(self, read: Read) -> Tokens:
+        """The tokens of one read."""
+        return self.encoded[read]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a loss: `weight * sum / count`.
+
+    Attributes:
+        sum: summed over what it counts (tokens, samples); a scalar.
+        count: how many; known before the forward pass, because masks come with the batch. A
+            per-sample term is divided by the count over all micro-batches and ranks.
+        weight: factor of the term.
+        scope: `sample` if it is a sum over samples that do not see each other, `batch` if it
+            looks across the batch (diversity, KoLeo, NT-Xent, centring).
+    """
+
+    sum: Tensor
+    count: float
+    weight: float | Tensor = 1.0
+    scope: Literal["sample", "batch"] = "sample"
+
+    @property
+    def mean(self) -> Tensor:
+        """`sum / count`; zero when nothing was counted."""
+        return self.sum / max(self.count, 1e-12) if self.count else self.sum * 0.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Named terms, and figures to log beside them that nothing is trained on."""
+
+    terms: dict[str, Term]
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum of the terms' means."""
+        return torch.stack([term.weight * term.mean for term in self.terms.values()]).sum()
+
+
+class Objective(nn.Module):
+    """Encoded tokens -> `Loss`. It owns its heads, logs nothing and knows no trainer.
+
+    Args:
+        weight: factor of all its terms: fixed, or a schedule over the run.
+    """
+
+    def __init__(self, weight: float | Schedule = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def reads(self) -> tuple[Read, ...]:
+        """Everything it needs of the encoder."""
+        raise TypeError(f"{type(self).__name__} must define reads()")
+
+    def build(self, spec: Spec) -> None:
+        """Make its networks; called once, when the data's facts are known."""
+
+    def forward(self, step: Step) -> Loss:
+        """The loss of one step."""
+        raise TypeError(f"{type(self).__name__} must define forward()")
+
+    def averaged(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """(student, average) pairs of heads that the teacher's momentum moves."""
+        return ()
+
+    def after_backward(self, progress: float, epoch: float) -> None:
+        """Called when gradients are there and before the optimiser steps: clear those to be frozen."""
+
+
+class Predictor(Objective):
+    """An objective whose head is used after training."""
+
+    def predict(self, tokens: Tokens, view: View) -> Any:
+        """What the head says of one view's tokens: logits, quantiles, emissions."""
+        raise TypeError(f"{type(self).__name__} must define predict()")

@@ -1,0 +1,264 @@
+"""Every command of the command line: its words, its options, its example and what it calls.
+
+One table drives the help, the parsing and the dispatch, and nothing heavy is imported to read it. A command
+is a function of its options and of the dotted overrides; it imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..tokenizers.errors import UserError
+
+Options = dict[str, Any]
+Overrides = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: `--name METAVAR`, or a word without dashes where `positional`."""
+
+    name: str
+    metavar: str
+    help: str
+    kind: Callable[[str], Any] = str
+    default: Any = None
+    required: bool = False
+    repeat: bool = False
+    positional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return self.metavar if self.positional else f"--{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Its name in the parsed options."""
+        return self.name.replace(".", "_").replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command, as its help shows it and as it runs."""
+
+    name: str
+    summary: str
+    options: tuple[Option, ...]
+    example: str
+    run: Callable[[Options, Overrides], None]
+    overrides: str = ""
+    """What the dotted options change, or nothing if the command takes none."""
+
+
+def _fit(options: Options, overrides: Overrides) -> None:
+    from .config import merge
+
+    config = merge(options["config"], overrides)
+    from .fit import fit
+
+    fit(config, output=options["output"], resume=options["resume"], init=options["init"])
+
+
+def _stage(stage: str) -> Callable[[Options, Overrides], None]:
+    def run(options: Options, overrides: Overrides) -> None:
+        from .fit import run_stage
+
+        run_stage(stage, folder(options["run"]), overrides)
+
+    return run
+
+
+def _knn(options: Options, overrides: Overrides) -> None:
+    run = folder(options.pop("run"))
+    from .evaluate import knn
+
+    knn(run, overrides, **options)
+
+
+def _linear(options: Options, overrides: Overrides) -> None:
+    run = folder(options.pop("run"))
+    from .evaluate import linear
+
+    linear(run, overrides, **options)
+
+
+def _forecast(options: Options, overrides: Overrides) -> None:
+    run, path = folder(options.pop("run")), options.pop("data_path")
+    from .series.forecast import forecast_command
+
+    forecast_command(run, path, **options)
+
+
+def _embed(options: Options, overrides: Overrides) -> None:
+    run = folder(options.pop("run"))
+    from .embed import embed_command
+
+    embed_command(run, overrides, **options)
+
+
+def _configs(options: Options, overrides: Overrides) -> None:
+    from .listing import list_configs, show_config
+
+    if options["name"]:
+        show_config(options["name"])
+    else:
+        list_configs()
+
+
+def _doctor(options: Options, overrides: Overrides) -> None:
+    from .doctor import doctor
+
+    doctor()
+
+
+def _demo(options: Options, overrides: Overrides) -> None:
+    from .demo import demo
+
+    demo(options["output"])
+
+
+def folder(run: str) -> str:
+    """`run`, once it is a folder with a config. Raises UserError naming the nearest run beside it."""
+    path = Path(run)
+    if (path / "config.yaml").is_file():
+        return run
+    if path.exists():
+        raise UserError(f"expected --run to name a run directory, but {run!r} has no config.yaml")
+    beside = [str(config.parent) for config in path.parent.glob("*/config.yaml")]
+    nearest = get_close_matches(run, beside, n=1)
+    raise UserError(f"no run directory {run!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
+
+
+def whole(text: str) -> int:
+    """A whole number, at least 1. Raises ValueError otherwise."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above zero. Raises ValueError otherwise."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError(text)
+    return float(text)
+
+
+EXPECTED = {whole: "a whole number of at least 1", positive: "a number above 0"}
+"""What an option's kind accepts, for its error sentence."""
+
+RUN = Option("run", "RUN", "run directory, as `fit` writes it", required=True)
+JSON = Option("json", "FILE", "write the figures, as JSON, to this file too")
+TRUST = Option("trust", "PACKAGE", "let configs name classes of this package too (may be repeated)", repeat=True)
+CHANGES = "other data, or other parameters of it, such as --data.path DIR"
+
+COMMANDS = (
+    Command(
+        "fit",
+        "train a model from a config into a run directory",
+        (
+            Option("config", "NAME", "packaged config or YAML file; later ones override", required=True, repeat=True),
+            Option("output", "RUN", "run directory to write (default runs/NAME-N)"),
+            Option("resume", "RUN", "go on exactly where this run stopped"),
+            Option("init", "RUN", "start from the weights of this run, and nothing else of it"),
+            TRUST,
+        ),
+        "triptych fit --config vision/dino --data.path photos --trainer.max_epochs 5",
+        _fit,
+        "any key of the config, such as --model.objectives.dino.weight 2 or --seed 1",
+    ),
+    Command(
+        "validate",
+        "the losses and metrics of a run on its validation data",
+        (RUN, TRUST),
+        "triptych validate --run runs/dino-1",
+        _stage("validate"),
+        CHANGES,
+    ),
+    Command(
+        "test",
+        "the losses and metrics of a run on its test data",
+        (RUN, TRUST),
+        "triptych test --run runs/vit-1 --data.path photos",
+        _stage("test"),
+        CHANGES,
+    ),
+    Command(
+        "predict",
+        "what the heads of a run say about data",
+        (RUN, TRUST),
+        "triptych predict --run runs/vit-1 --data.path photos",
+        _stage("predict"),
+        CHANGES,
+    ),
+    Command(
+        "evaluate knn",
+        "nearest neighbours on frozen embeddings",
+        (
+            RUN,
+            Option("k", "N", "neighbours that vote", whole, 20),
+            Option("temperature", "T", "of the votes: exp(similarity / T)", positive, 0.07),
+            JSON,
+            TRUST,
+        ),
+        "triptych evaluate knn --run runs/dino-1",
+        _knn,
+        CHANGES,
+    ),
+    Command(
+        "evaluate linear",
+        "a linear classifier on frozen embeddings",
+        (RUN, JSON, TRUST),
+        "triptych evaluate linear --run runs/wav2vec2-1 --data.path recordings.csv",
+        _linear,
+        CHANGES,
+    ),
+    Command(
+        "forecast",
+        "forecast a table beyond its last row",
+        (
+            RUN,
+            Option("data.path", "FILE", "table of series, CSV or Parquet", required=True),
+            Option("horizon", "H", "steps to forecast (default: the model's own)", whole),
+            Option("output", "FILE", "CSV file to write", default="forecast.csv"),
+            Option("plot", "FILE", "draw the forecast with its quantiles into this PNG file"),
+            JSON,
+            TRUST,
+        ),
+        "triptych forecast --run runs/forecast-1 --data.path sales.csv --horizon 24 --plot forecast.png",
+        _forecast,
+    ),
+    Command(
+        "embed",
+        "embeddings of data, one row a sample",
+        (
+            RUN,
+            Option("output", "FILE", "Parquet file to write", default="embeddings.parquet"),
+            Option("layer", "N", "block to read, counted from 1 (default: the last, normalised)", whole),
+            JSON,
+            TRUST,
+        ),
+        "triptych embed --run runs/dino-1 --data.path photos --output embeddings.parquet",
+        _embed,
+        CHANGES,
+    ),
+    Command(
+        "configs",
+        "list the packaged configs, or print one with all that it extends",
+        (Option("name", "NAME", "packaged config or YAML file to print", positional=True),),
+        "triptych configs vision/dino > mine.yaml",
+        _configs,
+    ),
+    Command("doctor", "what this machine can do", (), "triptych doctor", _doctor),
+    Command(
+        "demo",
+        "train and show all three panels on the shipped samples",
+        (Option("output", "DIR", "folder for the runs and the page", default="runs/demo"),),
+        "triptych demo",
+        _demo,
+    ),
+)

@@ -1,0 +1,136 @@
+"""What all data modules share: order and randomness from (seed, epoch, sample), and the loaders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from ..tokenizers.view import Batch
+
+Split = Literal["train", "val", "test"]
+
+#: The view that `plain` loaders give: no augmentation, no corruption, nothing masked.
+PLAIN = "plain"
+
+
+def seed_of(*key: int | str) -> int:
+    """A 63-bit seed from a key such as (seed, epoch, sample, view), the same on every machine."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A generator of its own for a key: workers and resuming do not change what is drawn."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+@contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """Run with torch's global generator seeded by a key, for libraries that draw from it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*key))
+        yield
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs: the epoch travels with the index, so that workers draw from it too.
+
+    Args:
+        size: samples in the data set.
+        seed: the run's seed; None keeps the order of the data set and epoch 0.
+    """
+
+    def __init__(self, size: int, seed: int | None) -> None:
+        self.size, self.seed, self.epoch = size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self.seed is None:
+            return iter([(0, index) for index in range(self.size)])
+        order = torch.randperm(self.size, generator=generator(self.seed, self.epoch, "order"))
+        return iter([(self.epoch, index) for index in order.tolist()])
+
+
+class Samples(Protocol):
+    """A data set: items are drawn by (epoch, index) and joined into a batch of named views."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> Any: ...
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """Join items into the views of a batch."""
+        ...
+
+
+class Data(LightningDataModule):
+    """A data module of one modality. Subclasses write `views`, `facts`, `samples` and `setup`.
+
+    Args:
+        batch_size: samples a training step.
+        workers: processes that load; what they draw does not depend on their number.
+        seed: of order, augmentation and masks; the run's seed unless given.
+    """
+
+    def __init__(self, batch_size: int = 64, workers: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+
+    def views(self) -> dict[str, str]:
+        """Modality of each view that training batches hold."""
+        raise TypeError(f"{type(self).__name__} must define views()")
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """By modality, what the model is sized by: plain JSON values. Known after `setup`."""
+        raise TypeError(f"{type(self).__name__} must define facts()")
+
+    def samples(self, split: Split, plain: bool = False) -> Samples:
+        """The data set of a split: with the config's views, or with the view `plain` alone."""
+        raise TypeError(f"{type(self).__name__} must define samples()")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled anew each epoch by (seed, epoch); a last short batch is dropped if others exist."""
+        samples = self.samples("train")
+        return self._loader(samples, EpochSampler(len(samples), self.seed), len(samples) > self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """In order, with epoch 0's draws, every sample."""
+        samples = self.samples("val")
+        return self._loader(samples, EpochSampler(len(samples), None), False)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """In order, with epoch 0's draws, every sample."""
+        samples = self.samples("test")
+        return self._loader(samples, EpochSampler(len(samples), None), False)
+
+    def plain(self, split: Split) -> DataLoader[Any]:
+        """Every sample of a split in order, with the view `plain` alone."""
+        samples = self.samples(split, plain=True)
+        return self._loader(samples, EpochSampler(len(samples), None), False)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The plain test split."""
+        return self.plain("test")
+
+    def _loader(self, samples: Samples, sampler: EpochSampler, drop_last: bool) -> DataLoader[Any]:
+        return DataLoader(
+            samples,  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=samples.collate,
+            drop_last=drop_last,
+            persistent_workers=self.workers > 0,
+        )

@@ -1,0 +1,172 @@
+"""The only LightningModule: optimiser, schedules, and the teacher's turn after each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from ..backbones.encoder import Encoder
+from ..backbones.schedule import Schedule, value
+from ..backbones.teacher import Teacher
+from ..objectives.objective import Branch, Loss, Objective
+from ..tokenizers.errors import UserError
+from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.view import Batch
+from .data import Data, seed_of
+from .model import Model
+
+
+@dataclass
+class Optimization:
+    """AdamW (Loshchilov and Hutter 2019) and its schedules over the run.
+
+    Attributes:
+        lr: learning rate.
+        weight_decay: on matrices; biases, norms and single vectors have none.
+        betas: decay rates of the two moments.
+        eps: added to the root of the second moment.
+    """
+
+    lr: Schedule | float = field(default_factory=lambda: Schedule(1e-3, 1e-6, warmup=0.1))
+    weight_decay: Schedule | float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+class Learner(LightningModule):
+    """Trains a `Model`.
+
+    Args:
+        tokenizers: by modality.
+        encoder: shared by all of them.
+        objectives: by name.
+        weighting: `fixed` or `learned` weights of the objectives.
+        teacher: an average of the student, or None.
+        evaluate_with: which branch later commands load.
+        optimizer: AdamW's settings.
+    """
+
+    def __init__(
+        self,
+        tokenizers: dict[str, Tokenizer],
+        encoder: Encoder,
+        objectives: dict[str, Objective],
+        weighting: Literal["fixed", "learned"] = "fixed",
+        teacher: Teacher | None = None,
+        evaluate_with: Branch = "student",
+        optimizer: Optimization | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = Model(tokenizers, encoder, objectives, weighting, teacher, evaluate_with)
+        self.optimization = optimizer or Optimization()
+        self.total_steps = 1
+        self.run_seed = 0
+
+    def setup(self, stage: str) -> None:
+        """Size the model by the data, once its facts are known."""
+        data: Data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.model.build(data.views(), data.facts())
+        self.run_seed = data.seed
+
+    def configure_optimizers(self) -> Optimizer:
+        """AdamW with two groups: matrices decay, everything else does not."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "decays": True},
+            {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
+        ]
+        settings = self.optimization
+        return AdamW([group for group in groups if group["params"]], lr=1e-3, betas=settings.betas, eps=settings.eps)
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        return min(self.global_step / self.total_steps, 1.0)
+
+    def on_train_start(self) -> None:
+        """Find the run's length, which all schedules share."""
+        trainer = self.trainer
+        batches = trainer.num_training_batches
+        if trainer.max_steps > 0:
+            self.total_steps = trainer.max_steps
+        elif trainer.max_epochs is not None and trainer.max_epochs > 0 and batches != float("inf"):
+            self.total_steps = trainer.max_epochs * -(-int(batches) // trainer.accumulate_grad_batches)
+        else:
+            raise UserError("the run's length must be given: trainer.max_epochs or trainer.max_steps")
+        self.total_steps = max(self.total_steps, 1)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set this step's learning rate, weight decay and randomness.
+
+        Dropout and sampling draw from (seed, step) alone, so that a resumed run goes on exactly.
+        """
+        torch.manual_seed(seed_of(self.run_seed, self.current_epoch, batch_idx, "step"))
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = value(self.optimization.lr, self.progress)
+            if group["decays"]:
+                group["weight_decay"] = value(self.optimization.weight_decay, self.progress)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The weighted loss of a batch.
+
+        Raises:
+            UserError: the loss is not finite; the last checkpoint is kept.
+        """
+        loss: Loss = self.model(batch, self.progress, self.epochs)
+        total = loss.total
+        if not torch.isfinite(total):
+            terms = {name: term.mean.item() for name, term in loss.terms.items()}
+            raise UserError(f"the loss must stay finite, but at step {self.global_step} its terms are {terms}")
+        self._log(loss, "train", batch)
+        return total
+
+    @property
+    def epochs(self) -> float:
+        """Epochs done, with fractions."""
+        return self.progress * (self.trainer.max_epochs or 1)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let objectives clear the gradients of what is frozen now."""
+        self.model.objective.after_backward(self.progress, self.epochs)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then move the averages."""
+        super().optimizer_step(*args, **kwargs)
+        self.model.update_teacher(self.progress)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same loss on held-out data, logged under `val/`."""
+        self._log(self.model(batch, self.progress, self.epochs), "val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same loss on the test part, logged under `test/`."""
+        self._log(self.model(batch, self.progress, self.epochs), "test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+        """What the one predicting objective says of the plain view."""
+        (view,) = batch.values()
+        return self.model.predict(view)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the spec beside the weights, as plain data."""
+        checkpoint["triptych"] = self.model.describe()
+
+    def _log(self, loss: Loss, stage: str, batch: Batch) -> None:
+        size = max(view.samples for view in batch.values())
+        figures = {name: term.mean.detach() for name, term in loss.terms.items()} | loss.metrics
+        train = stage == "train"
+        self.log(f"{stage}/loss", loss.total.detach(), prog_bar=True, batch_size=size, on_step=train, on_epoch=not train)
+        self.log_dict(
+            {f"{stage}/{name}": figure for name, figure in figures.items()},
+            batch_size=size,
+            on_step=False,
+            on_epoch=True,
+        )
+
+

@@ -1,0 +1,154 @@
+"""Tokens: sequences of different lengths packed along one axis, never padded.
+
+Shapes: N sequences, S packed tokens (the sum of the lengths), L tokens of one sequence,
+D width, P values of a token's source, F width of a token's features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What instance normalisation took away from each sequence: `x = normalised * scale + mean`.
+
+    Both are `(N, 1)`, in the units of the series.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Packed sequences, each starting with its prefix tokens, then its content in order.
+
+    Attributes:
+        values: `(S, D)`.
+        lengths: tokens of each sequence, as Python ints: a tensor on a GPU would synchronise in
+            every block and could not key the cache of attention layouts.
+        position: `(S, 3)` time, row, column of each token, in tokens; -1 for prefix tokens.
+        sample: which entry of the view each sequence shows; a series of C channels is C
+            sequences that share a sample.
+        channel: channel of each sequence, 0 where the tokenizer mixes channels.
+        prefix: names of the tokens each sequence starts with (`class`, `register`, ...).
+        source: `(S, P)` clean raw values of each token (patch, window, log-mel frame); zero
+            for prefix tokens. None where a tokenizer has none.
+        features: `(S, F)` features before projection and masking, with their gradients
+            (wav2vec 2.0's targets); zero for prefix tokens.
+        masked: `(S,)` bool, True where the value was replaced by the mask token.
+        observed: `(S, P)` bool, False where a value of `source` is missing; None: all observed.
+        stats: what instance normalisation took away, or None.
+        whole: the tokens before hidden ones were dropped, and `kept` `(S,)` the index of each
+            of these tokens in it; both None when nothing was hidden.
+    """
+
+    values: Tensor
+    lengths: tuple[int, ...]
+    position: Tensor
+    sample: tuple[int, ...]
+    channel: tuple[int, ...]
+    prefix: tuple[str, ...] = ()
+    source: Tensor | None = None
+    features: Tensor | None = None
+    masked: Tensor | None = None
+    observed: Tensor | None = None
+    stats: Stats | None = None
+    whole: Tokens | None = None
+    kept: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of sequences N."""
+        return len(self.lengths)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Index of the first token of each sequence."""
+        return tuple(accumulate(self.lengths, initial=0))[:-1]
+
+    def with_values(self, values: Tensor) -> Tokens:
+        """The same tokens after a layer: `values` is `(S, D)`."""
+        return replace(self, values=values)
+
+    def named(self, name: str) -> Tensor:
+        """The prefix token `name` of every sequence, `(N, D)`.
+
+        Raises:
+            KeyError: the tokenizer has no prefix token of that name.
+        """
+        if name not in self.prefix:
+            raise KeyError(f"no prefix token {name!r}; the tokenizer's prefix is {list(self.prefix)}")
+        offset = self.prefix.index(name)
+        length = self.lengths[0] if self.lengths else 0
+        if all(other == length for other in self.lengths):
+            return self.values.view(len(self), length, -1)[:, offset]
+        return self.values[torch.tensor(self.starts, device=self.values.device) + offset]
+
+    def content(self) -> Tokens:
+        """Only the content tokens, without the prefix."""
+        if not self.prefix:
+            return self
+        keep = (self.position[:, 0] >= 0).nonzero().squeeze(1)
+        return self._take(keep, tuple(length - len(self.prefix) for length in self.lengths), ())
+
+    def mean(self) -> Tensor:
+        """Mean of each sequence's content tokens, `(N, D)`."""
+        content = self.content()
+        if len(set(content.lengths)) == 1:
+            return content.values.view(len(content), content.lengths[0], -1).mean(1)
+        counts = torch.tensor(content.lengths, device=content.values.device)
+        owner = torch.arange(len(content), device=content.values.device).repeat_interleave(counts)
+        total = content.values.new_zeros(len(content), content.values.shape[1]).index_add(0, owner, content.values)
+        return total / counts.unsqueeze(1)
+
+    def select(self, keep: Tensor) -> Tokens:
+        """Drop the tokens where `keep` `(S,)` is False; the result remembers the whole."""
+        index = keep.nonzero().squeeze(1)
+        counts = [int(part.sum()) for part in keep.cpu().split(self.lengths)]
+        return replace(self._take(index, tuple(counts), self.prefix), whole=self, kept=index)
+
+    def per_sequence(self, per_token: Tensor) -> tuple[Tensor, ...]:
+        """Split any `(S, ...)` tensor into one `(L_i, ...)` tensor a sequence."""
+        return per_token.split(self.lengths)
+
+    def _take(self, index: Tensor, lengths: tuple[int, ...], prefix: tuple[str, ...]) -> Tokens:
+        taken = {
+            name: None if (tensor := getattr(self, name)) is None else tensor[index]
+            for name in ("values", "position", "source", "features", "masked", "observed")
+        }
+        return replace(self, lengths=lengths, prefix=prefix, **taken)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Several views' tokens laid end to end for one pass of the encoder.
+
+    Only what the encoder reads is joined: `values` `(S, D)`, `lengths`, `position` `(S, 3)`.
+    What differs by modality (sources, features, statistics) stays with the parts.
+    """
+
+    values: Tensor
+    lengths: tuple[int, ...]
+    position: Tensor
+    parts: tuple[Tokens, ...]
+
+    def split(self, values: Tensor) -> tuple[Tokens, ...]:
+        """The parts again, with their share of `values` `(S, D)`."""
+        shares = values.split([sum(part.lengths) for part in self.parts])
+        return tuple(part.with_values(share) for part, share in zip(self.parts, shares, strict=True))
+
+
+def concat(parts: Sequence[Tokens]) -> Pack:
+    """Pack the tokens of several views, of any modality, into one."""
+    return Pack(
+        values=torch.cat([part.values for part in parts]) if len(parts) > 1 else parts[0].values,
+        lengths=tuple(length for part in parts for length in part.lengths),
+        position=torch.cat([part.position for part in parts]) if len(parts) > 1 else parts[0].position,
+        parts=tuple(parts),
+    )
