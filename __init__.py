@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .objectives.objective import Loss as Loss
     from .objectives.objective import Objective as Objective
     from .tasks.model import Model as Model
-    from .tasks.run import fit as fit
+    from .tasks.fit import fit as fit
     from .tasks.run import load as load
     from .tokenizers.errors import UserError as UserError
     from .tokenizers.tokens import Tokens as Tokens
@@ -30,7 +30,7 @@ PUBLIC = {
     "UserError": "tokenizers.errors",
     "View": "tokenizers.view",
     "attend": "backbones.attention",
-    "fit": "tasks.run",
+    "fit": "tasks.fit",
     "load": "tasks.run",
 }
 """Each public name and the module, relative to the package, that defines it."""

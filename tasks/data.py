@@ -100,6 +100,10 @@ class Data(LightningDataModule):
         """The data set of a split: with the config's views, or with the view `plain` alone."""
         raise TypeError(f"{type(self).__name__} must define samples()")
 
+    def names(self, split: Split) -> list[str]:
+        """What each sample of a split is called, in order: a file's name where there are files."""
+        return [str(index) for index in range(len(self.samples(split)))]
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled anew each epoch by (seed, epoch); a last short batch is dropped if others exist."""
         samples = self.samples("train")

@@ -81,7 +81,9 @@ class Learner(LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
         ]
         settings = self.optimization
-        return AdamW([group for group in groups if group["params"]], lr=1e-3, betas=settings.betas, eps=settings.eps)
+        return AdamW(
+            [group for group in groups if group["params"]], lr=1e-3, betas=settings.betas, eps=settings.eps
+        )
 
     @property
     def progress(self) -> float:
@@ -122,7 +124,9 @@ class Learner(LightningModule):
         total = loss.total
         if not torch.isfinite(total):
             terms = {name: term.mean.item() for name, term in loss.terms.items()}
-            raise UserError(f"the loss must stay finite, but at step {self.global_step} its terms are {terms}")
+            raise UserError(
+                f"the loss must stay finite, but at step {self.global_step} its terms are {terms}"
+            )
         self._log(loss, "train", batch)
         return total
 
@@ -161,12 +165,17 @@ class Learner(LightningModule):
         size = max(view.samples for view in batch.values())
         figures = {name: term.mean.detach() for name, term in loss.terms.items()} | loss.metrics
         train = stage == "train"
-        self.log(f"{stage}/loss", loss.total.detach(), prog_bar=True, batch_size=size, on_step=train, on_epoch=not train)
+        self.log(
+            f"{stage}/loss",
+            loss.total.detach(),
+            prog_bar=True,
+            batch_size=size,
+            on_step=train,
+            on_epoch=not train,
+        )
         self.log_dict(
             {f"{stage}/{name}": figure for name, figure in figures.items()},
             batch_size=size,
             on_step=False,
             on_epoch=True,
         )
-
-

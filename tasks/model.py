@@ -129,7 +129,10 @@ class Model(nn.Module):
     def describe(self) -> dict[str, Any]:
         """The spec as plain data, for `model.json`."""
         assert self.spec is not None
-        return {"views": {name: spec.modality for name, spec in self.spec.views.items()}, "data": dict(self.spec.data)}
+        return {
+            "views": {name: spec.modality for name, spec in self.spec.views.items()},
+            "data": dict(self.spec.data),
+        }
 
     def _token_spec(self, modality: str) -> TokenSpec:
         tokenizer = self.tokenizers[modality]
@@ -139,9 +142,13 @@ class Model(nn.Module):
     def _check_reads(self, views: Mapping[str, str]) -> None:
         for read in self.objective.reads():
             if read.view not in views:
-                raise UserError(f"an objective reads the view {read.view!r}, but the data gives {sorted(views)}")
+                raise UserError(
+                    f"an objective reads the view {read.view!r}, but the data gives {sorted(views)}"
+                )
             if read.branch == "teacher" and self.teacher is None:
                 raise UserError("an objective reads the teacher's branch, but the model has no teacher")
         missing = sorted(set(views.values()) - set(self.tokenizers))
         if missing:
-            raise UserError(f"the data gives {missing[0]!r}, but the model's tokenizers are {sorted(self.tokenizers)}")
+            raise UserError(
+                f"the data gives {missing[0]!r}, but the model's tokenizers are {sorted(self.tokenizers)}"
+            )

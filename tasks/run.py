@@ -1,21 +1,25 @@
 """A run directory: what `fit` leaves behind, and how later commands load it, without a pickle.
 
-    config.yaml          the whole resolved config
-    model.safetensors    weights of the model (student, teacher, heads)
-    model.json           how to rebuild it: the config's model section and the data's facts
-    checkpoints/         for `--resume` alone
-    metrics.csv, metrics.json, figures/, log.txt
+config.yaml          the whole resolved config
+model.safetensors    weights of the model (student, teacher, heads)
+model.json           how to rebuild it: the config's model section and the data's facts
+checkpoints/         for `--resume` alone
+metrics.csv, metrics.json, figures/, log.txt
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..tokenizers.errors import UserError
-from .model import Model
+
+if TYPE_CHECKING:
+    from .data import Data
+    from .model import Model
 
 FORMAT = 1
 
@@ -38,32 +42,78 @@ def write_json(path: Path, content: Any) -> None:
     part.replace(path)
 
 
-def load_model(directory: Path) -> Model:
-    """The model of a run, in evaluation mode, rebuilt from its own description."""
+def update_json(path: Path, content: dict[str, Any]) -> None:
+    """Put the keys of `content` into a JSON file, keeping its others."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_json(path, known | content)
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """`model.json` of a run.
+
+    Raises:
+        UserError: the run has none (its fit has not finished), or it is of another format.
+    """
+    path = directory / "model.json"
+    if not path.is_file():
+        raise UserError(f"expected a finished run with a model.json, but {str(directory)!r} has none")
+    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if description.get("format") != FORMAT:
+        raise UserError(f"{path} must be of format {FORMAT}, but is of format {description.get('format')!r}")
+    return description
+
+
+def rebuild(description: dict[str, Any]) -> Model:
+    """A model with fresh weights, rebuilt from a run's description."""
+    from .build import build_model
+
+    model = build_model(description["model"], "model.json")
+    model.build(description["spec"]["views"], description["spec"]["data"])
+    return model
+
+
+def load_weights(model: Model, directory: Path) -> str:
+    """Copy the weights of a run into a built model wherever name and shape agree, and say what did not.
+
+    Raises:
+        UserError: not a single name and shape agrees.
+    """
     from safetensors.torch import load_file
 
-    from .config import build_model_parts
-
-    description = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-    model = build_model_parts(description["model"])
-    model.build(description["spec"]["views"], description["spec"]["data"])
-    model.load_state_dict(load_file(directory / "model.safetensors"))
-    return model.eval()
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"expected a finished run with a model.safetensors, but {str(directory)!r} has none")
+    theirs, ours = load_file(path), model.state_dict()
+    matched = {
+        name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape
+    }
+    if not matched:
+        raise UserError(f"none of the {len(theirs)} weights in {path} fits a name and shape of this model")
+    model.load_state_dict(matched, strict=False)
+    reshaped = sorted(name for name in theirs if name in ours and name not in matched)
+    missing, unused = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    report = f"{len(matched)} of {len(ours)} weights taken from {path}"
+    for word, names in (("of another shape", reshaped), ("fresh", missing), ("unused", unused)):
+        if names:
+            report += f"; {len(names)} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+    return report
 
 
 @dataclass
 class Run:
-    """A finished run: its model, its config and its directory."""
+    """A finished run: its directory, its config, its description and its model."""
 
     directory: Path
     config: dict[str, Any]
+    description: dict[str, Any]
     model: Model
 
-    def data(self, *overrides: str) -> Any:
-        """The run's data module, set up; `overrides` are `--data.path=DIR` and the like."""
-        from .config import build_data
+    def data(self, overrides: Mapping[str, Any] | None = None) -> Data:
+        """The run's data module, set up; `overrides` are `{"data.path": "DIR"}` and the like."""
+        from .build import build_data
+        from .config import merge
 
-        data = build_data(self.config, overrides)
+        data = build_data(merge([self.directory / "config.yaml"], overrides))
         data.prepare_data()
         data.setup("test")
         return data
@@ -72,27 +122,28 @@ class Run:
         """A model of the same shape with fresh weights: the baseline every table needs."""
         import torch
 
-        from .config import build_model_parts
-
-        description = json.loads((self.directory / "model.json").read_text(encoding="utf-8"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build_model_parts(description["model"])
-            model.build(description["spec"]["views"], description["spec"]["data"])
-        return model.eval()
+            return rebuild(self.description).eval()
 
 
 def load(run: str | Path) -> Run:
-    """Load a run directory.
+    """Load a run directory; the model is in evaluation mode.
 
     Raises:
-        UserError: the directory is not a run, or its fit has not finished.
+        UserError: the directory is not a run, its fit has not finished, or its weights do not fit.
     """
     import yaml
+    from safetensors.torch import load_file
 
     directory = Path(run)
-    for name in ("config.yaml", "model.json", "model.safetensors"):
-        if not (directory / name).is_file():
-            raise UserError(f"a run directory must hold {name}, but {str(directory)!r} does not")
+    if not (directory / "config.yaml").is_file():
+        raise UserError(f"expected a run directory with a config.yaml, but {str(directory)!r} has none")
+    description = read_description(directory)
+    model = rebuild(description)
+    try:
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"the weights of {str(directory)!r} cannot be read: {error}") from error
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    return Run(directory, config, load_model(directory))
+    return Run(directory, config, description, model.eval())

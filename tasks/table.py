@@ -1,0 +1,37 @@
+"""Rows of figures as a table on the terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .panel import Row
+from .run import update_json, write_json
+
+
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """Print rows as a table; the run's own are bold, the baselines plain."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in ("system", "metric", "value", "95 % interval"):
+        table.add_column(heading, justify="left" if heading in ("system", "metric") else "right")
+    for row in rows:
+        style = "" if row.baseline else "bold"
+        table.add_row(row.system, row.metric, f"{row.value:.3f}", interval(row), style=style)
+    Console().print(table)
+
+
+def interval(row: Row) -> str:
+    """`low to high`, or nothing where there is no interval."""
+    return "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+
+
+def record(directory: Path, key: str, rows: Sequence[Row], json: str | None = None) -> None:
+    """Put rows under `key` of the run's `metrics.json`, and into the file `json` too where one is named."""
+    figures = [asdict(row) for row in rows]
+    update_json(directory / "metrics.json", {key: figures})
+    if json is not None:
+        write_json(Path(json), {"run": str(directory), key: figures})
