@@ -9,13 +9,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from textwrap import wrap
 from typing import Any
 
 from . import __version__
 from .tasks.commands import COMMANDS, EXPECTED, Command, Option, Options
-from .tokenizers.errors import UserError
+from .tokenizers.errors import UserError, did_you_mean
 
 SECTIONS = ("model", "data", "trainer", "seed")
 PARTNERS = ("lightning", "jsonargparse")
@@ -83,7 +82,7 @@ def find_command(words: list[str]) -> tuple[Command | None, list[str]]:
     parts = {name.split()[1] for name in commands if name.startswith(f"{words[0]} ")}
     if not parts:
         first = {name.split()[0] for name in commands}
-        raise UserError(f"unknown command {words[0]!r}{near(words[0], first) or '; `triptych --help` lists them'}")
+        raise UserError(f"unknown command {words[0]!r}{did_you_mean(words[0], first) or '; `triptych --help` lists them'}")
     if len(words) == 1 or words[1] in ("--help", "-h"):
         return None, []
     expected = " or ".join(sorted(parts))
@@ -107,8 +106,7 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
         text = value if equals else next(rest, None)
         option = by_flag.get(flag)
         if option is None and not (command.overrides and is_override(flag)):
-            hint = near(flag, [*by_flag, *(f"--{name}" for name in SECTIONS if command.overrides)])
-            raise UserError(f"`triptych {command.name}` has no option {flag}{hint}")
+            raise UserError(f"`triptych {command.name}` has no option {flag}{option_hint(flag, command)}")
         if text is None or (not equals and text.startswith("--")):
             raise UserError(f"the option {flag} needs a value{'' if option is None else f', {option.help}'}")
         if option is None:
@@ -128,18 +126,22 @@ def is_override(flag: str) -> bool:
     return section in SECTIONS and bool(dot) != (section == "seed")
 
 
+def option_hint(flag: str, command: Command) -> str:
+    """The nearest option of a command, or how a section of the config is written on the command line."""
+    section, dot, _ = flag.removeprefix("--").partition(".")
+    if command.overrides and section in SECTIONS:
+        return f"; write --seed 1, or a dotted key such as --{section}.NAME" if dot else f"; write --{section}.NAME"
+    if command.overrides and dot:
+        return did_you_mean(section, SECTIONS)
+    return did_you_mean(flag, [option.flag for option in command.options] + ["--seed"] * bool(command.overrides))
+
+
 def convert(option: Option, text: str) -> Any:
     """The text of an option as its kind of value."""
     try:
         return option.kind(text)
     except ValueError:
         raise UserError(f"expected {option.flag} to be {EXPECTED[option.kind]}, but got {text!r}") from None
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'fit'?` for the nearest known name, or nothing when none is near."""
-    nearest = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def overview() -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..tokenizers.errors import UserError
+from ..tokenizers.errors import UserError, did_you_mean
 
 Options = dict[str, Any]
 Overrides = Mapping[str, str]
@@ -130,8 +129,7 @@ def folder(run: str) -> str:
     if path.exists():
         raise UserError(f"expected --run to name a run directory, but {run!r} has no config.yaml")
     beside = [str(config.parent) for config in path.parent.glob("*/config.yaml")]
-    nearest = get_close_matches(run, beside, n=1)
-    raise UserError(f"no run directory {run!r}" + (f"; did you mean {nearest[0]!r}?" if nearest else ""))
+    raise UserError(f"no run directory {run!r}{did_you_mean(run, beside)}")
 
 
 def whole(text: str) -> int:

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..tokenizers.errors import UserError
+from ..tokenizers.errors import UserError, did_you_mean
 from .yaml12 import Node, Origin, dump, parse_text, parse_value
 
 PACKAGED = Path(__file__).parent.parent / "configs"
@@ -105,12 +104,6 @@ def find(name: str, folder: Path, origin: Origin) -> Path:
         raise UserError(f"{origin.prefix}expected a config file or a packaged name, but {name!r} is a folder")
     hint = did_you_mean(name, names) or "; `triptych configs` lists the packaged ones"
     raise UserError(f"{origin.prefix}no packaged config and no file is called {name!r}{hint}")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'ratio'?` for the nearest known name, or nothing when none is near."""
-    nearest = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def override_nodes(overrides: Mapping[str, Any]) -> Iterator[Node]:
