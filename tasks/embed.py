@@ -20,7 +20,8 @@ def embed_command(
 ) -> None:
     """Embed every split of the run's data, or of the data the overrides name.
 
-    The file has one row a sample: `split`, `name`, `label` (-1 where there is none) and the columns `e0` to `eD`.
+    The file has one row a sample: `split`, `name`, `label` (-1 where there is none) and the
+    columns `e0` to `eD`.
     """
     import pandas as pd
     from rich.console import Console

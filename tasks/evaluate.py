@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from ..tokenizers.errors import UserError
+from .data import Data, Split
 from .features import Features, Pool, features, knn_predict, linear_predict, wilson
+from .model import Model
 from .panel import Row
 from .run import Run, load
 from .table import print_rows, record
+
+EVALUATED: tuple[Split, ...] = ("train", "test")
 
 #: (train features, train labels, query) -> predicted classes.
 Classifier = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -56,17 +60,11 @@ def compare(
         UserError: the data has fewer than two classes.
     """
     data = run.data(overrides)
-    train, test = (
-        features(run.model, data.plain(split), pool=pool).labelled() for split in ("train", "test")
-    )
+    train, test = _splits(run.model, data, pool)
     found = len(train.label.unique())
     if found < 2:
-        raise UserError(
-            f"an evaluation by classes needs at least 2 of them in the train part, but found {found}"
-        )
-    fresh = [
-        features(run.untrained(), data.plain(split), pool=pool).labelled() for split in ("train", "test")
-    ]
+        raise UserError(f"an evaluation by classes needs at least 2 in the train part, but found {found}")
+    fresh = _splits(run.untrained(), data, pool)
     rows = [
         _row("this run", metric, train, test, classify(train.x, train.label, test.x), baseline=False),
         _row("untrained encoder", metric, train, test, classify(fresh[0].x, train.label, fresh[1].x)),
@@ -75,6 +73,12 @@ def compare(
         rows.append(_row("raw input", metric, train, test, classify(train.raw, train.label, test.raw)))
     largest = torch.full_like(test.label, int(train.label.bincount().argmax()))
     return [*rows, _row("largest class", metric, train, test, largest)]
+
+
+def _splits(model: Model, data: Data, pool: Pool) -> tuple[Features, Features]:
+    """Labelled features of the train and the test part."""
+    train, test = (features(model, data.plain(split), pool=pool).labelled() for split in EVALUATED)
+    return train, test
 
 
 def _row(

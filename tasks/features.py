@@ -96,7 +96,10 @@ def knn_predict(
 
 
 def linear_predict(train: Tensor, label: Tensor, query: Tensor, seed: int = 0) -> Tensor:
-    """Classes of a logistic regression on standardised features, its strength chosen on a tenth of the train part."""
+    """Classes of a logistic regression on standardised features.
+
+    Its strength is chosen on a tenth of the train part.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
     from sklearn.pipeline import make_pipeline

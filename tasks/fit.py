@@ -85,7 +85,7 @@ def run_stage(stage: str, run: str, overrides: Mapping[str, Any], output: str | 
     if stage == "predict":
         from .predict import write_predictions
 
-        parts = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
+        parts = cli.trainer.predict(cli.model, datamodule=cli.datamodule) or []
         write_predictions(parts, cli.datamodule, cli.model.model, output)
         return
     (figures,) = getattr(cli.trainer, stage)(cli.model, datamodule=cli.datamodule, verbose=True)
@@ -96,7 +96,7 @@ def _trainer_defaults(directory: Path) -> dict[str, Any]:
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.loggers import CSVLogger
 
-    from .checkpoint import AtomicCheckpointIO
+    from .fit_checkpoint import AtomicCheckpointIO
 
     return {
         "default_root_dir": str(directory),
