@@ -1,0 +1,34 @@
+"""What terms that look across the batch need when the batch is spread over several processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def ranks() -> int:
+    """Processes that train together; 1 without distributed training."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """`(n, ...)` of every rank, rank after rank, as `(ranks * n, ...)`; gradients flow to all ranks.
+
+    Every rank must hold the same n.
+    """
+    if ranks() == 1:
+        return tensor
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(tensor))
+
+
+@torch.no_grad()
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over the ranks, without gradients."""
+    if ranks() == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total / ranks()

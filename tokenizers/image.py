@@ -1,0 +1,140 @@
+"""Images cut into patches (Dosovitskiy et al. 2021).
+
+Shapes: n images, C channels, H x W pixels, R x Q patches (rows, columns), P = C * patch height *
+patch width, S = n * R * Q packed content tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import UserError
+from .tokenizer import Embedded, Tokenizer
+from .view import View
+
+
+@dataclass(frozen=True)
+class Patches(Embedded):
+    """Embedded patches of images of one size, which know their grid (rows, columns)."""
+
+    grid: tuple[int, int] = (0, 0)
+
+
+class ImagePatches(Tokenizer):
+    """Non-overlapping patches, one linear projection, and a position for each patch.
+
+    A class token with a position of its own (ViT, DINO) is the sum of the two, so published
+    weights are carried over by adding that position to the prefix token; registers have none.
+
+    Args:
+        patch: height and width of a patch in pixels, or one number for both.
+        prefix: names of learnt tokens before the patches: `class`, `register0`, `rotation` ...
+        positions: `learned`, resampled for images of another size than the data's; `sincos`,
+            fixed, of any size (He et al. 2022, MAE); `none` where attention is rotary.
+    """
+
+    def __init__(
+        self,
+        patch: int | tuple[int, int],
+        prefix: Sequence[str] = ("class",),
+        positions: Literal["learned", "sincos", "none"] = "learned",
+    ) -> None:
+        super().__init__(prefix)
+        self.patch = (patch, patch) if isinstance(patch, int) else (patch[0], patch[1])
+        self.positions = positions
+
+    def setup(self, data: Mapping[str, Any]) -> None:
+        """Make the projection for the data's `channels`, and positions for its `size` (H, W) in pixels."""
+        self.grid = self._grid(data["size"])
+        self.source_dim = data["channels"] * self.patch[0] * self.patch[1]
+        self.proj = nn.Linear(self.source_dim, self.width)
+        nn.init.trunc_normal_(self.proj.weight, std=self.source_dim**-0.5)
+        nn.init.zeros_(self.proj.bias)
+        if self.positions == "learned":
+            self.position_embedding = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], self.width))
+            nn.init.trunc_normal_(self.position_embedding, std=0.02)
+        elif self.positions == "sincos" and self.width % 4:
+            raise UserError(f"sin-cos positions need a width that is a multiple of 4, but it is {self.width}")
+
+    def embed(self, view: View) -> Patches:
+        """Project the patches of `(n, C, H, W)`; `source` is the clean patch `(S, P)`, channels first."""
+        assert isinstance(view.data, Tensor)
+        n, grid = len(view.data), self._grid(view.data.shape[-2:])
+        patches = self._patches(view.data)
+        clean = view.data if view.clean is None else view.clean
+        assert isinstance(clean, Tensor)
+        return Patches(
+            values=self.proj(patches),
+            lengths=(grid[0] * grid[1],) * n,
+            position=_positions(n, *grid, patches.device),
+            sample=tuple(range(n)),
+            channel=(0,) * n,
+            source=patches if view.clean is None else self._patches(clean),
+            grid=grid,
+        )
+
+    def place(self, embedded: Embedded) -> Tensor:
+        """Add the position of each patch."""
+        assert isinstance(embedded, Patches)
+        if self.positions == "none":
+            return embedded.values
+        grid = self.position_grid(*embedded.grid).to(embedded.values)
+        return (embedded.values.view(-1, *grid.shape) + grid).flatten(0, 1)
+
+    def position_grid(self, rows: int, columns: int) -> Tensor:
+        """Positions `(R * Q, D)` of a grid; learnt ones are resampled as in timm (bicubic, antialiased)."""
+        if self.positions == "sincos":
+            return sincos(rows, columns, self.width)
+        if (rows, columns) == self.grid:
+            return self.position_embedding
+        learned = self.position_embedding.T.reshape(1, self.width, *self.grid)
+        resampled = F.interpolate(learned, (rows, columns), mode="bicubic", antialias=True)
+        return resampled.flatten(2)[0].T
+
+    def num_tokens(self, shape: Sequence[int]) -> int:
+        """Patches in an image of `shape` (..., H, W)."""
+        rows, columns = self._grid(shape[-2:])
+        return rows * columns
+
+    def _grid(self, size: Sequence[int]) -> tuple[int, int]:
+        if size[0] % self.patch[0] or size[1] % self.patch[1] or min(size) < 1:
+            raise UserError(
+                f"the image size must be a multiple of the patch ({self.patch[0]}x{self.patch[1]} pixels), "
+                f"but is {size[0]}x{size[1]}"
+            )
+        return size[0] // self.patch[0], size[1] // self.patch[1]
+
+    def _patches(self, images: Tensor) -> Tensor:
+        """`(n, C, H, W)` -> `(n * R * Q, P)`, rows of patches from the top left."""
+        n, channels, height, width = images.shape
+        ph, pw = self.patch
+        cut = images.reshape(n, channels, height // ph, ph, width // pw, pw)
+        return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * ph * pw)
+
+
+@lru_cache(maxsize=64)
+def _positions(n: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    """`(n * R * Q, 3)`: time 0, row, column of every patch."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    one = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)
+    return one.repeat(n, 1).to(device)
+
+
+@lru_cache(maxsize=64)
+def sincos(rows: int, columns: int, width: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions `(R * Q, D)` (He et al. 2022, as in their release).
+
+    A quarter of the channels each for sin(column w), cos(column w), sin(row w), cos(row w), with
+    w = 10000^(-4 i / D).
+    """
+    frequency = 10_000.0 ** (-torch.arange(width // 4) / (width // 4))
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = [axis.flatten().unsqueeze(1) * frequency for axis in (column, row)]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
