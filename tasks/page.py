@@ -12,7 +12,8 @@ from .panel import Row
 from .table import interval
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --faint: #667085; --line: #d9dee7; --paper: #fbfbfc; --own: #e8f0fe; }
+:root { color-scheme: light dark;
+  --ink: #1c2430; --faint: #667085; --line: #d9dee7; --paper: #fbfbfc; --own: #e8f0fe; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ef; --faint: #98a2b3; --line: #343b47; --paper: #15181d; --own: #1d2b45; }
 }
