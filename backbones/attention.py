@@ -54,7 +54,9 @@ def choose_backend(device: torch.device | str, forced: str | None = None) -> Bac
     name = forced or os.environ.get(ENVIRONMENT)
     if name is not None:
         if name not in get_args(Backend):
-            raise ValueError(f"the attention backend must be one of {', '.join(get_args(Backend))}, but is {name!r}")
+            raise ValueError(
+                f"the attention backend must be one of {', '.join(get_args(Backend))}, but is {name!r}"
+            )
         return name  # type: ignore[return-value]
     return "xformers" if torch.device(device).type == "cuda" and _xformers() is not None else "sdpa"
 
@@ -101,8 +103,12 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None)
 
     def one_length(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # (n, L, H, K) -> (n, H, L, K) and back
-        added = None if bias is None else bias(next(members), q.shape[1]).to(q.dtype).expand(
-            q.shape[0], q.shape[2], q.shape[1], q.shape[1]
+        added = (
+            None
+            if bias is None
+            else bias(next(members), q.shape[1])
+            .to(q.dtype)
+            .expand(q.shape[0], q.shape[2], q.shape[1], q.shape[1])
         )
         heads_first = (tensor.transpose(1, 2) for tensor in (q, k, v))
         return F.scaled_dot_product_attention(*heads_first, attn_mask=added).transpose(1, 2)
@@ -138,7 +144,12 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, qkv_bias: bool = True, rotary: nn.Module | None = None, dropout: float = 0.0
+        self,
+        width: int,
+        heads: int,
+        qkv_bias: bool = True,
+        rotary: nn.Module | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if width % heads:

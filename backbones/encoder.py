@@ -32,7 +32,7 @@ class BlockOptions:
         feedforward: `gelu` or `swiglu`.
         qkv_bias: bias of queries, keys and values.
         layer_scale: initial value of LayerScale, or None for none.
-        rotary: rotary positions over 1 axis (time) or 2 (row, column), or None.
+        rotary: rotary positions over 1 axis (time), 2 (row, column) or 3 (all), or None.
         convolution: kernel (odd, in tokens) that makes Conformer blocks, or None.
         dropout: on the outputs of attention and feed-forward.
     """
@@ -43,7 +43,7 @@ class BlockOptions:
     feedforward: Literal["gelu", "swiglu"] = "gelu"
     qkv_bias: bool = True
     layer_scale: float | None = None
-    rotary: Literal[1, 2] | None = None
+    rotary: Literal[1, 2, 3] | None = None
     convolution: int | None = None
     dropout: float = 0.0
 
@@ -138,10 +138,14 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         options = block or BlockOptions()
+        if drop_path and (not options.norm_first or options.convolution is not None):
+            raise ValueError(f"drop_path must be 0 for post-norm and Conformer blocks, but is {drop_path}")
         self.width, self.depth, self.heads = width, depth, heads
         self.checkpoint = checkpoint
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, heads, int(width * mlp_ratio), rate, options) for rate in rates)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, int(width * mlp_ratio), rate, options) for rate in rates
+        )
         self.norm = NORMS[options.norm](width, eps=options.norm_eps) if final_norm else nn.Identity()
         self.apply(_initialise)
 
@@ -175,10 +179,14 @@ class Encoder(nn.Module):
 
     def _layer(self, layer: int) -> int:
         if not -1 <= layer <= self.depth:
-            raise ValueError(f"layer must lie between 0 and {self.depth}, or be -1 for the end, but is {layer}")
+            raise ValueError(
+                f"layer must lie between 0 and {self.depth}, or be -1 for the end, but is {layer}"
+            )
         return self.depth + 1 if layer == -1 else layer
 
-    def _run(self, block: nn.Module, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
+    def _run(
+        self, block: nn.Module, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None
+    ) -> Tensor:
         if self.checkpoint and self.training:
             return checkpoint(block, x, layout, position, bias, use_reentrant=False)  # type: ignore[no-any-return]
         return block(x, layout, position, bias)  # type: ignore[no-any-return]

@@ -56,14 +56,14 @@ class LayerScale(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021) along time (`axes=1`) or row and column (`axes=2`).
+    """Rotary positions (Su et al. 2021) along time (`axes=1`), row and column (2), or all three (3).
 
     The K / 2 rotated pairs are shared out evenly among the axes. Prefix tokens (position -1)
     are not rotated.
 
     Args:
         head_width: K; must be a multiple of `2 * axes`.
-        axes: 1 for sequences, 2 for images.
+        axes: 1 for sequences, 2 for images, 3 for an encoder that reads both.
         base: the longest wavelength is `2 pi base` tokens.
     """
 
@@ -73,7 +73,7 @@ class Rotary(nn.Module):
         super().__init__()
         if head_width % (2 * axes):
             raise ValueError(f"the head width must be a multiple of {2 * axes}, but is {head_width}")
-        self.columns = slice(0, 1) if axes == 1 else slice(1, 3)
+        self.columns = {1: slice(0, 1), 2: slice(1, 3), 3: slice(0, 3)}[axes]
         pairs = head_width // 2 // axes
         self.register_buffer("frequency", base ** (-torch.arange(pairs) / pairs), persistent=False)
 
@@ -111,7 +111,11 @@ class ConformerConvolution(nn.Module):
 
 
 def drop_sequences(
-    residual: Callable[[Tensor, Layout, Tensor], Tensor], x: Tensor, layout: Layout, position: Tensor, rate: float
+    residual: Callable[[Tensor, Layout, Tensor], Tensor],
+    x: Tensor,
+    layout: Layout,
+    position: Tensor,
+    rate: float,
 ) -> Tensor:
     """`x` plus a residual branch that skips whole sequences at random (stochastic depth, Huang et al. 2016).
 
@@ -126,7 +130,7 @@ def drop_sequences(
         rate: share of sequences dropped; at least one is kept.
     """
     total = len(layout.lengths)
-    keep = max(1, round(total * (1 - rate)))
+    keep = max(1, int(total * (1 - rate) + torch.rand(()).item()))  # rounded at random: right on average
     if keep == total:
         return x + residual(x, layout, position)
     kept = sorted(torch.randperm(total)[:keep].tolist())

@@ -5,7 +5,7 @@ Shapes: N sequences, S packed tokens, L tokens of one sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,10 +40,15 @@ def _groups(lengths: tuple[int, ...]) -> tuple[Group, ...]:
 
 @lru_cache(maxsize=1024)
 def _index(lengths: tuple[int, ...], length: int, device: torch.device) -> Tensor:
-    """`(count * L,)` packed index of every token of the sequences of one length."""
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-    starts = starts[torch.tensor(lengths) == length]
-    return (starts.unsqueeze(1) + torch.arange(length)).flatten().to(device)
+    """`(count * L,)` packed index of every token of the sequences of one length.
+
+    Made outside inference mode, whose tensors autograd could not save when a later step finds
+    them here.
+    """
+    with torch.inference_mode(False):
+        starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
+        starts = starts[torch.tensor(lengths) == length]
+        return (starts.unsqueeze(1) + torch.arange(length)).flatten().to(device)
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,16 @@ class Layout:
         """The sequences grouped by equal length."""
         return _groups(self.lengths)
 
-    def subset(self, sequences: list[int]) -> tuple[Layout, Tensor]:
-        """The layout of some sequences, and the `(S',)` index of their tokens (stored order)."""
-        starts = torch.tensor([0, *self.lengths[:-1]]).cumsum(0)
-        index = torch.cat([torch.arange(self.lengths[i]) + starts[i] for i in sequences])
+    def subset(self, sequences: Sequence[int]) -> tuple[Layout, Tensor]:
+        """The layout of some sequences, in rising order, and the `(S',)` index of their tokens.
+
+        Tokens taken by that index lie end to end, so their layout needs no order.
+        """
+        chosen = torch.zeros(len(self.lengths), dtype=torch.bool)
+        chosen[list(sequences)] = True
+        index = chosen.repeat_interleave(torch.tensor(self.lengths)).nonzero().squeeze(1)
+        if self.order is not None:
+            index = self.order[index.to(self.order.device)]
         return Layout(tuple(self.lengths[i] for i in sequences)), index
 
     def arrange(self, packed: Tensor) -> Tensor:

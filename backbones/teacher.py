@@ -51,8 +51,17 @@ class Teacher(nn.Module):
             pairs: (student, average) modules of the same shape.
             progress: share of the run that is done, which the momentum follows.
         """
-        weight = 1 - self.momentum(progress)
+        self._move(pairs, 1 - self.momentum(progress))
+
+    @torch.no_grad()
+    def copy_student(self, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> None:
+        """Make each average equal to its student."""
+        self._move(pairs, 1.0)
+
+    def _move(self, pairs: Iterable[tuple[nn.Module, nn.Module]], weight: float) -> None:
         for student, average in pairs:
-            torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), weight)
+            parameters = list(average.parameters())
+            if parameters:
+                torch._foreach_lerp_(parameters, list(student.parameters()), weight)
             for old, new in zip(average.buffers(), student.buffers(), strict=True):
                 old.copy_(new)

@@ -25,13 +25,12 @@ class Combined(Objective):
         weighting: `fixed` (each objective's weight or schedule alone) or `learned`.
     """
 
-    def __init__(self, objectives: Mapping[str, Objective], weighting: Literal["fixed", "learned"] = "fixed") -> None:
+    def __init__(
+        self, objectives: Mapping[str, Objective], weighting: Literal["fixed", "learned"] = "fixed"
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleDict(objectives)
-        if weighting == "learned":
-            self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in objectives})
-        else:
-            self.log_variance = nn.ParameterDict()
+        self.log_variance = nn.Parameter(torch.zeros(len(objectives))) if weighting == "learned" else None
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         """(name, objective) pairs."""
@@ -53,11 +52,13 @@ class Combined(Objective):
         """All members' terms, as `objective/term`, with their weights multiplied in."""
         terms: dict[str, Term] = {}
         metrics: dict[str, Tensor] = {}
-        for name, member in self:
+        for index, (name, member) in enumerate(self):
+            if not all(read.view in step.views for read in member.reads()):
+                continue
             loss = member(step)
             factor: float | Tensor = value(member.weight, step.progress)
-            if name in self.log_variance:
-                log_variance = self.log_variance[name]
+            if self.log_variance is not None:
+                log_variance = self.log_variance[index]
                 factor = factor * torch.exp(-log_variance)
                 terms[f"{name}/uncertainty"] = Term(log_variance / 2, 1.0, scope="batch")
                 metrics[f"{name}/log_variance"] = log_variance.detach()

@@ -104,7 +104,7 @@ class Term:
     @property
     def mean(self) -> Tensor:
         """`sum / count`; zero when nothing was counted."""
-        return self.sum / max(self.count, 1e-12) if self.count else self.sum * 0.0
+        return self.sum / self.count if self.count else torch.nan_to_num(self.sum) * 0.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,9 @@ class Loss:
 
 class Objective(nn.Module):
     """Encoded tokens -> `Loss`. It owns its heads, logs nothing and knows no trainer.
+
+    State that follows the batches (a centre, say) moves only while `self.training`. An objective
+    whose view a batch does not hold is left out of that step.
 
     Args:
         weight: factor of all its terms: fixed, or a schedule over the run.

@@ -53,6 +53,8 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
     learner.model.build(data.views(), data.facts())
     if init is not None:
         LOG.info(load_weights(learner.model, Path(init)))
+        if read_description(Path(init))["model"].get("teacher") is None:
+            learner.model.sync_teacher()
     trained = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
     LOG.info(f"{config.name}: {trained:,} parameters to train, into {directory}")
     began = time.monotonic()

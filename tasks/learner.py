@@ -66,6 +66,7 @@ class Learner(LightningModule):
         self.optimization = optimizer or Optimization()
         self.total_steps = 1
         self.run_seed = 0
+        self.batch_in_epoch = 0
 
     def setup(self, stage: str) -> None:
         """Size the model by the data, once its facts are known."""
@@ -94,20 +95,22 @@ class Learner(LightningModule):
         """Find the run's length, which all schedules share."""
         trainer = self.trainer
         batches = trainer.num_training_batches
+        lengths = []
         if trainer.max_steps > 0:
-            self.total_steps = trainer.max_steps
-        elif trainer.max_epochs is not None and trainer.max_epochs > 0 and batches != float("inf"):
-            self.total_steps = trainer.max_epochs * -(-int(batches) // trainer.accumulate_grad_batches)
-        else:
+            lengths.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0 and batches != float("inf"):
+            lengths.append(trainer.max_epochs * -(-int(batches) // trainer.accumulate_grad_batches))
+        if not lengths:
             raise UserError("the run's length must be given: trainer.max_epochs or trainer.max_steps")
-        self.total_steps = max(self.total_steps, 1)
+        self.total_steps = max(min(lengths), 1)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set this step's learning rate, weight decay and randomness.
 
         Dropout and sampling draw from (seed, step) alone, so that a resumed run goes on exactly.
         """
-        torch.manual_seed(seed_of(self.run_seed, self.current_epoch, batch_idx, "step"))
+        self.batch_in_epoch = batch_idx
+        torch.manual_seed(seed_of(self.run_seed, self.current_epoch, batch_idx, self.global_rank, "step"))
         optimizer = self.optimizers()
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = value(self.optimization.lr, self.progress)
@@ -128,12 +131,13 @@ class Learner(LightningModule):
                 f"the loss must stay finite, but at step {self.global_step} its terms are {terms}"
             )
         self._log(loss, "train", batch)
-        return total
+        # DDP wants a gradient for every parameter, also of what this batch did not use
+        return total + self.model.anchor() if self.trainer.world_size > 1 else total
 
     @property
     def epochs(self) -> float:
         """Epochs done, with fractions."""
-        return self.progress * (self.trainer.max_epochs or 1)
+        return self.current_epoch + self.batch_in_epoch / max(int(self.trainer.num_training_batches), 1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let objectives clear the gradients of what is frozen now."""
@@ -178,4 +182,5 @@ class Learner(LightningModule):
             batch_size=size,
             on_step=False,
             on_epoch=True,
+            sync_dist=not train,
         )

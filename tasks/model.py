@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..backbones.encoder import Encoded, Encoder
 from ..backbones.teacher import Teacher
@@ -73,7 +73,7 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, progress: float = 0.0, epoch: float = 0.0) -> Loss:
         """The loss of a batch: one pass of the student, at most one of the teacher."""
-        reads = self.objective.reads()
+        reads = [read for read in self.objective.reads() if read.view in batch]
         encoded = self.encode(batch, [read for read in reads if read.branch == "student"])
         with torch.no_grad():
             encoded |= self.encode(batch, [read for read in reads if read.branch == "teacher"])
@@ -118,13 +118,26 @@ class Model(nn.Module):
             raise UserError(f"the model must have one objective that predicts, but has {able or 'none'}")
         head = self.objective[objective or able[0]]
         assert isinstance(head, Predictor)
-        return head.predict(self.embed(view), view)
+        (read,) = head.reads()  # a head reads the branch and layer that it was trained on
+        return head.predict(self.encode({read.view: view}, [read])[read], view)
 
     def update_teacher(self, progress: float) -> None:
         """Move every average towards its student; called after each optimiser step."""
         if self.teacher is not None:
-            own = [(self.tokenizers, self.teacher.tokenizers), (self.encoder, self.teacher.encoder)]
-            self.teacher.update([*own, *self.objective.averaged()], progress)
+            self.teacher.update(self._pairs(self.teacher), progress)
+
+    def sync_teacher(self) -> None:
+        """Make every average equal to its student: the start of a run from weights without a teacher."""
+        if self.teacher is not None:
+            self.teacher.copy_student(self._pairs(self.teacher))
+
+    def anchor(self) -> Tensor:
+        """Zero, with a gradient path to every trained parameter."""
+        return torch.stack([p.sum() * 0.0 for p in self.parameters() if p.requires_grad]).sum()
+
+    def _pairs(self, teacher: Teacher) -> list[tuple[nn.Module, nn.Module]]:
+        own = [(self.tokenizers, teacher.tokenizers), (self.encoder, teacher.encoder)]
+        return [*own, *self.objective.averaged()]
 
     def describe(self) -> dict[str, Any]:
         """The spec as plain data, for `model.json`."""

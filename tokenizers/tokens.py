@@ -104,7 +104,9 @@ class Tokens:
             return content.values.view(len(content), content.lengths[0], -1).mean(1)
         counts = torch.tensor(content.lengths, device=content.values.device)
         owner = torch.arange(len(content), device=content.values.device).repeat_interleave(counts)
-        total = content.values.new_zeros(len(content), content.values.shape[1]).index_add(0, owner, content.values)
+        total = content.values.new_zeros(len(content), content.values.shape[1]).index_add(
+            0, owner, content.values
+        )
         return total / counts.unsqueeze(1)
 
     def select(self, keep: Tensor) -> Tokens:
@@ -120,7 +122,7 @@ class Tokens:
     def _take(self, index: Tensor, lengths: tuple[int, ...], prefix: tuple[str, ...]) -> Tokens:
         taken = {
             name: None if (tensor := getattr(self, name)) is None else tensor[index]
-            for name in ("values", "position", "source", "features", "masked", "observed")
+            for name in ("values", "position", "source", "features", "masked", "observed", "kept")
         }
         return replace(self, lengths=lengths, prefix=prefix, **taken)
 
