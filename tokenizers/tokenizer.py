@@ -21,8 +21,8 @@ class Embedded:
     """What a tokenizer's `embed` returns: content tokens only, packed.
 
     `values` `(S, D)`, `lengths` of the N sequences, `position` `(S, 3)`, the `sample` and
-    `channel` of each sequence; `source` `(S, P)`, `features` `(S, F)`, `observed` `(S, P)` and
-    `stats` where the tokenizer has them, as in `Tokens`.
+    `channel` of each sequence; `source` `(S, P)`, `features` `(S, F)`, `energy` `(S,)`, `observed`
+    `(S, P)` and `stats` where the tokenizer has them, as in `Tokens`.
     """
 
     values: Tensor
@@ -32,6 +32,7 @@ class Embedded:
     channel: tuple[int, ...]
     source: Tensor | None = None
     features: Tensor | None = None
+    energy: Tensor | None = None
     observed: Tensor | None = None
     stats: Stats | None = None
 
@@ -89,7 +90,9 @@ class Tokenizer(nn.Module):
         """Tokens of one view: embed, replace masked tokens, place, prefix, drop hidden tokens."""
         embedded = self.embed(view)
         if view.masked is not None:
-            masked = torch.where(view.masked.unsqueeze(1), self.mask_token.to(embedded.values.dtype), embedded.values)
+            masked = torch.where(
+                view.masked.unsqueeze(1), self.mask_token.to(embedded.values.dtype), embedded.values
+            )
             embedded = replace(embedded, values=masked)
         tokens = self._with_prefix(replace(embedded, values=self.place(embedded)), view.masked)
         if view.hidden is None:
@@ -98,11 +101,12 @@ class Tokenizer(nn.Module):
 
     def _with_prefix(self, content: Embedded, masked: Tensor | None) -> Tokens:
         lengths = tuple(length + len(self.prefix) for length in content.lengths)
-        columns = {
+        columns: dict[str, Any] = {
             name: None if column is None else self._pad_prefix(column, content.lengths)
             for name, column in (
                 ("source", content.source),
                 ("features", content.features),
+                ("energy", content.energy),
                 ("observed", content.observed),
                 ("masked", masked),
             )
@@ -110,7 +114,9 @@ class Tokenizer(nn.Module):
         return Tokens(
             values=self._pad_prefix(content.values, content.lengths, self.place_prefix()),
             lengths=lengths,
-            position=self._pad_prefix(content.position, content.lengths, content.position.new_full((1, 3), -1)),
+            position=self._pad_prefix(
+                content.position, content.lengths, content.position.new_full((1, 3), -1)
+            ),
             sample=content.sample,
             channel=content.channel,
             prefix=self.prefix,

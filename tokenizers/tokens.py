@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from .errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Tokens:
             for prefix tokens. None where a tokenizer has none.
         features: `(S, F)` features before projection and masking, with their gradients
             (wav2vec 2.0's targets); zero for prefix tokens.
+        energy: `(S,)` mean square of each token's features before their norm, with gradients
+            (wav2vec 2.0's feature penalty); zero for prefix tokens.
         masked: `(S,)` bool, True where the value was replaced by the mask token.
         observed: `(S, P)` bool, False where a value of `source` is missing; None: all observed.
         stats: what instance normalisation took away, or None.
@@ -57,6 +62,7 @@ class Tokens:
     prefix: tuple[str, ...] = ()
     source: Tensor | None = None
     features: Tensor | None = None
+    energy: Tensor | None = None
     masked: Tensor | None = None
     observed: Tensor | None = None
     stats: Stats | None = None
@@ -80,14 +86,15 @@ class Tokens:
         """The prefix token `name` of every sequence, `(N, D)`.
 
         Raises:
-            KeyError: the tokenizer has no prefix token of that name.
+            UserError: the tokenizer has no prefix token of that name.
         """
         if name not in self.prefix:
-            raise KeyError(f"no prefix token {name!r}; the tokenizer's prefix is {list(self.prefix)}")
+            raise UserError(
+                f"the token {name!r} must be in the tokenizer's prefix, which is {list(self.prefix)}"
+            )
         offset = self.prefix.index(name)
-        length = self.lengths[0] if self.lengths else 0
-        if all(other == length for other in self.lengths):
-            return self.values.view(len(self), length, -1)[:, offset]
+        if len(set(self.lengths)) == 1:
+            return self.values.view(len(self), self.lengths[0], -1)[:, offset]
         return self.values[torch.tensor(self.starts, device=self.values.device) + offset]
 
     def content(self) -> Tokens:
@@ -120,9 +127,9 @@ class Tokens:
         return per_token.split(self.lengths)
 
     def _take(self, index: Tensor, lengths: tuple[int, ...], prefix: tuple[str, ...]) -> Tokens:
-        taken = {
+        taken: dict[str, Any] = {
             name: None if (tensor := getattr(self, name)) is None else tensor[index]
-            for name in ("values", "position", "source", "features", "masked", "observed", "kept")
+            for name in ("values", "position", "source", "features", "energy", "masked", "observed", "kept")
         }
         return replace(self, lengths=lengths, prefix=prefix, **taken)
 
