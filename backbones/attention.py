@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import Layout
+from ..tokenizers.errors import UserError
+from .layout import Bias, Layout
 
 Backend = Literal["xformers", "sdpa", "naive"]
-
-#: Additive bias for the n sequences of one length L: called with (sequence indices, L), returns
-#: something that broadcasts to `(n, H, L, L)`.
-Bias: TypeAlias = Callable[[tuple[int, ...], int], Tensor]
 
 ENVIRONMENT = "TRIPTYCH_ATTENTION"
 
@@ -49,16 +45,21 @@ def choose_backend(device: torch.device | str, forced: str | None = None) -> Bac
     """The backend for `device`: `forced`, else the environment's, else the best there is.
 
     Raises:
-        ValueError: an unknown name is forced.
+        UserError: an unknown name is forced, or xformers where it cannot run.
     """
     name = forced or os.environ.get(ENVIRONMENT)
-    if name is not None:
-        if name not in get_args(Backend):
-            raise ValueError(
-                f"the attention backend must be one of {', '.join(get_args(Backend))}, but is {name!r}"
-            )
-        return name  # type: ignore[return-value]
-    return "xformers" if torch.device(device).type == "cuda" and _xformers() is not None else "sdpa"
+    on_cuda = torch.device(device).type == "cuda"
+    if not name:
+        return "xformers" if on_cuda and _xformers() is not None else "sdpa"
+    if name not in get_args(Backend):
+        raise UserError(
+            f"the attention backend must be one of {', '.join(get_args(Backend))}, but is {name!r}"
+        )
+    if name == "xformers" and not (on_cuda and _xformers() is not None):
+        raise UserError(
+            f"the attention backend xformers must be installed and needs CUDA, but runs on {device}"
+        )
+    return name  # type: ignore[return-value]
 
 
 def attend(
@@ -70,7 +71,8 @@ def attend(
         q, k, v: `(S, H, K)`.
         layout: the sequences, and the order they run in.
         bias: additive bias by length, or None; with one, the grouped path serves every device.
-        backend: `xformers`, `sdpa` or `naive`; None chooses.
+        backend: `xformers`, `sdpa` or `naive`; None chooses. Where xformers has no kernel for these
+            numbers on this GPU, or there is a bias, the grouped path stands in for it.
 
     Returns:
         `(S, H, K)`.
@@ -78,7 +80,7 @@ def attend(
     chosen = choose_backend(q.device, backend)
     if chosen == "naive":
         return _naive(q, k, v, layout, bias)
-    if chosen == "xformers" and bias is None:
+    if chosen == "xformers" and bias is None and _has_kernel(q):
         return _memory_efficient(q, k, v, layout)
     return _grouped(q, k, v, layout, bias)
 
@@ -91,7 +93,7 @@ def _naive(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None) -
         here = slice(start, start + length)
         scores = torch.einsum("ihk,jhk->hij", q[here], k[here]) / q.shape[-1] ** 0.5
         if bias is not None:
-            scores = scores + bias((index,), length)[0]
+            scores = (scores + bias((index,), length)).view_as(scores)
         outputs.append(torch.einsum("hij,jhk->ihk", scores.softmax(-1), v[here]))
         start += length
     return layout.restore(torch.cat(outputs))
@@ -102,27 +104,34 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None)
     members = iter([group.sequences for group in layout.groups])
 
     def one_length(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # (n, L, H, K) -> (n, H, L, K) and back
-        added = (
-            None
-            if bias is None
-            else bias(next(members), q.shape[1])
-            .to(q.dtype)
-            .expand(q.shape[0], q.shape[2], q.shape[1], q.shape[1])
-        )
-        heads_first = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return F.scaled_dot_product_attention(*heads_first, attn_mask=added).transpose(1, 2)
+        n, length, heads, _ = q.shape
+        added = None
+        if bias is not None:
+            added = bias(next(members), length).to(q.dtype).expand(n, heads, length, length)
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (n, L, H, K) -> (n, H, L, K)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=added).transpose(1, 2)
 
     return layout.per_length(one_length, q, k, v)
 
 
+def _has_kernel(q: Tensor) -> bool:
+    """Whether xformers has a kernel: it loads 16 bytes at a time, and its fp32 kernels end with Hopper."""
+    if q.shape[-1] * q.element_size() % 16 or q.shape[-1] > 256:
+        return False
+    if q.dtype == torch.float32:
+        return torch.cuda.get_device_capability(q.device) <= (9, 0)
+    return q.dtype in (torch.float16, torch.bfloat16)
+
+
 @lru_cache(maxsize=256)
 def block_diagonal(lengths: tuple[int, ...], device: torch.device) -> Any:
-    """xformers' description of the packing, cached: building it costs a copy to the device."""
-    fmha = _xformers()
-    if fmha is None:
-        raise ValueError("the attention backend xformers was asked for, but xformers is not installed")
-    return fmha.BlockDiagonalMask.from_seqlens(list(lengths), device=device)
+    """xformers' description of the packing, cached: building it costs a copy to the device.
+
+    Made outside inference mode, whose tensors autograd could not save when a later step finds
+    them here.
+    """
+    with torch.inference_mode(False):
+        return _xformers().BlockDiagonalMask.from_seqlens(list(lengths), device=device)  # type: ignore[union-attr]
 
 
 def _memory_efficient(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:

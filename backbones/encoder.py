@@ -12,10 +12,11 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..tokenizers.errors import UserError
 from ..tokenizers.tokens import Pack, Tokens
-from .attention import Attention, Bias
+from .attention import Attention
 from .layers import ConformerConvolution, LayerScale, Mlp, Rotary, SwiGLU, drop_sequences
-from .layout import Layout
+from .layout import Bias, Layout
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d}
 FEEDFORWARDS = {"gelu": Mlp, "swiglu": SwiGLU}
@@ -81,16 +82,16 @@ class Block(nn.Module):
         if not self.norm_first:
             x = self.norm1(x + self.ls1(self.attn(x, layout, position, bias)))
             return self.norm2(x + self.ls2(self.mlp(x)))
-        if self.training and self.drop_path > 0 and bias is None and layout.order is None:
-            x = drop_sequences(self._attention, x, layout, position, self.drop_path)
-            return drop_sequences(self._feedforward, x, layout, position, self.drop_path)
-        x = x + self.ls1(self.attn(self.norm1(x), layout, position, bias))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        if self.training and self.drop_path > 0:
+            x = drop_sequences(self._attention, x, layout, position, bias, self.drop_path)
+            return drop_sequences(self._feedforward, x, layout, position, bias, self.drop_path)
+        x = x + self._attention(x, layout, position, bias)
+        return x + self._feedforward(x, layout, position, bias)
 
-    def _attention(self, x: Tensor, layout: Layout, position: Tensor) -> Tensor:
-        return self.ls1(self.attn(self.norm1(x), layout, position))
+    def _attention(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
+        return self.ls1(self.attn(self.norm1(x), layout, position, bias))
 
-    def _feedforward(self, x: Tensor, layout: Layout, position: Tensor) -> Tensor:
+    def _feedforward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
         return self.ls2(self.mlp(self.norm2(x)))
 
     def _conformer(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
@@ -168,6 +169,10 @@ class Encoder(nn.Module):
     def attention_maps(self, pack: Pack, layer: int = -1) -> list[Tensor]:
         """Attention weights `(H, L, L)` of each sequence in block `layer` (1 to depth, -1 the last)."""
         number = self.depth if layer == -1 else layer
+        if not 1 <= number <= self.depth:
+            raise UserError(
+                f"layer must lie between 1 and {self.depth}, or be -1 for the last, but is {layer}"
+            )
         layout, x = Layout(pack.lengths), pack.values
         for block in self.blocks[: number - 1]:
             x = block(x, layout, pack.position)
@@ -179,7 +184,7 @@ class Encoder(nn.Module):
 
     def _layer(self, layer: int) -> int:
         if not -1 <= layer <= self.depth:
-            raise ValueError(
+            raise UserError(
                 f"layer must lie between 0 and {self.depth}, or be -1 for the end, but is {layer}"
             )
         return self.depth + 1 if layer == -1 else layer
@@ -188,8 +193,8 @@ class Encoder(nn.Module):
         self, block: nn.Module, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None
     ) -> Tensor:
         if self.checkpoint and self.training:
-            return checkpoint(block, x, layout, position, bias, use_reentrant=False)  # type: ignore[no-any-return]
-        return block(x, layout, position, bias)  # type: ignore[no-any-return]
+            return checkpoint(block, x, layout, position, bias, use_reentrant=False)
+        return block(x, layout, position, bias)
 
 
 def _initialise(module: nn.Module) -> None:

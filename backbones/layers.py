@@ -6,12 +6,16 @@ Shapes: N sequences, S packed tokens, L tokens of one sequence, D width, H heads
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import Layout
+from .layout import Bias, Layout
+
+#: A residual branch: tokens `(S, D)`, their layout, positions `(S, 3)` and bias -> `(S, D)`.
+Residual: TypeAlias = Callable[[Tensor, Layout, Tensor, Bias | None], Tensor]
 
 
 class Mlp(nn.Module):
@@ -111,11 +115,7 @@ class ConformerConvolution(nn.Module):
 
 
 def drop_sequences(
-    residual: Callable[[Tensor, Layout, Tensor], Tensor],
-    x: Tensor,
-    layout: Layout,
-    position: Tensor,
-    rate: float,
+    residual: Residual, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None, rate: float
 ) -> Tensor:
     """`x` plus a residual branch that skips whole sequences at random (stochastic depth, Huang et al. 2016).
 
@@ -123,18 +123,20 @@ def drop_sequences(
     kept is scaled so that its expectation is unchanged.
 
     Args:
-        residual: the branch, called with the kept tokens, their layout and positions.
+        residual: the branch, called with the kept tokens, their layout, positions and bias.
         x: `(S, D)`.
         layout: the sequences; all are equally likely to be dropped.
         position: `(S, 3)`.
+        bias: attention's bias by sequence, or None.
         rate: share of sequences dropped; at least one is kept.
     """
     total = len(layout.lengths)
     keep = max(1, int(total * (1 - rate) + torch.rand(()).item()))  # rounded at random: right on average
     if keep == total:
-        return x + residual(x, layout, position)
+        return x + residual(x, layout, position, bias)
     kept = sorted(torch.randperm(total)[:keep].tolist())
     part, index = layout.subset(kept)
     index = index.to(x.device)
-    branch = residual(x[index], part, position[index])
+    of_kept = None if bias is None else lambda members, length: bias(tuple(kept[i] for i in members), length)
+    branch = residual(x[index], part, position[index], of_kept)
     return x.index_add(0, index, branch.to(x.dtype), alpha=total / keep)

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+#: Additive attention bias for the n sequences of one length L: called with (sequence indices, L),
+#: returns something that broadcasts to `(n, H, L, L)`.
+Bias: TypeAlias = Callable[[tuple[int, ...], int], Tensor]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .schedule import Schedule
 
@@ -60,7 +60,7 @@ class Teacher(nn.Module):
 
     def _move(self, pairs: Iterable[tuple[nn.Module, nn.Module]], weight: float) -> None:
         for student, average in pairs:
-            parameters = list(average.parameters())
+            parameters: list[Tensor] = list(average.parameters())
             if parameters:
                 torch._foreach_lerp_(parameters, list(student.parameters()), weight)
             for old, new in zip(average.buffers(), student.buffers(), strict=True):
