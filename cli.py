@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
 from . import __version__
-from .tasks.commands import COMMANDS, EXPECTED, Command, Option, Options
+from .tasks.commands import COMMANDS, EXPECTED, SECTIONS, Command, Option, Options
 from .tokenizers.errors import UserError, did_you_mean
 
-SECTIONS = ("model", "data", "trainer", "seed")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 PARTNERS = ("lightning", "jsonargparse")
 """Libraries whose own complaints about a config reach the user as one sentence."""
 
@@ -82,7 +82,8 @@ def find_command(words: list[str]) -> tuple[Command | None, list[str]]:
     parts = {name.split()[1] for name in commands if name.startswith(f"{words[0]} ")}
     if not parts:
         first = {name.split()[0] for name in commands}
-        raise UserError(f"unknown command {words[0]!r}{did_you_mean(words[0], first) or '; `triptych --help` lists them'}")
+        hint = did_you_mean(words[0], first) or "; `triptych --help` lists them"
+        raise UserError(f"unknown command {words[0]!r}{hint}")
     if len(words) == 1 or words[1] in ("--help", "-h"):
         return None, []
     expected = " or ".join(sorted(parts))
@@ -90,7 +91,7 @@ def find_command(words: list[str]) -> tuple[Command | None, list[str]]:
 
 
 def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
-    """The options of a command and its dotted overrides, from words such as `--key value` and `--key=value`."""
+    """The options of a command and its dotted overrides, from `--key value` and `--key=value`."""
     by_flag = {option.flag: option for option in command.options if not option.positional}
     places = [option for option in command.options if option.positional]
     options: Options = {option.key: () if option.repeat else option.default for option in command.options}
@@ -105,7 +106,7 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
         flag, equals, value = word.partition("=")
         text = value if equals else next(rest, None)
         option = by_flag.get(flag)
-        if option is None and not (command.overrides and is_override(flag)):
+        if option is None and not is_override(flag, command):
             raise UserError(f"`triptych {command.name}` has no option {flag}{option_hint(flag, command)}")
         if text is None or (not equals and text.startswith("--")):
             raise UserError(f"the option {flag} needs a value{'' if option is None else f', {option.help}'}")
@@ -120,20 +121,22 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
     return options, overrides
 
 
-def is_override(flag: str) -> bool:
-    """Whether a flag is a dotted key of the config, as `--trainer.max_epochs`, or `--seed`."""
+def is_override(flag: str, command: Command) -> bool:
+    """Whether a flag is a dotted key of a section that the command takes, or its `--seed`."""
     section, dot, _ = flag.removeprefix("--").partition(".")
-    return section in SECTIONS and bool(dot) != (section == "seed")
+    return section in command.sections and bool(dot) != (section == "seed")
 
 
 def option_hint(flag: str, command: Command) -> str:
     """The nearest option of a command, or how a section of the config is written on the command line."""
-    section, dot, _ = flag.removeprefix("--").partition(".")
-    if command.overrides and section in SECTIONS:
-        return f"; write --seed 1, or a dotted key such as --{section}.NAME" if dot else f"; write --{section}.NAME"
-    if command.overrides and dot:
-        return did_you_mean(section, SECTIONS)
-    return did_you_mean(flag, [option.flag for option in command.options] + ["--seed"] * bool(command.overrides))
+    section, dot, rest = flag.removeprefix("--").partition(".")
+    if section in command.sections:
+        return f"; write --seed {rest}" if dot else f"; write --{section}.KEY VALUE"
+    near_section = did_you_mean(f"--{section}", [f"--{name}" for name in command.sections])
+    if dot and near_section:
+        return near_section
+    flags = [option.flag for option in command.options]
+    return did_you_mean(flag, flags) or f"; its options are {', '.join(sorted(flags))}" * bool(flags)
 
 
 def convert(option: Option, text: str) -> Any:
@@ -163,19 +166,19 @@ def group_help(group: str) -> str:
 
 def command_help(command: Command) -> str:
     """The help of one command."""
-    usage = [f"triptych {command.name}", *(usage_of(option) for option in command.options)]
-    rows = [(described(option), help_of(option)) for option in command.options]
-    if command.overrides:
-        usage.append("[--KEY VALUE ...]")
-        rows.append(("--KEY VALUE", command.overrides))
+    options = [*command.options, *(SECTIONS[section] for section in command.sections)]
+    usage = [f"triptych {command.name}", *(usage_of(option) for option in options)]
+    rows = [(described(option), help_of(option)) for option in options]
     lines = [f"{command.summary[0].upper()}{command.summary[1:]}.", ""]
-    lines += wrap(f"Usage: {' '.join(usage)}", 100, subsequent_indent=" " * 9, break_on_hyphens=False)
+    wrapped = wrap(f"Usage: {' '.join(usage)}", 100, subsequent_indent=" " * 9, break_on_hyphens=False)
+    lines += [line.replace(NO_BREAK, " ") for line in wrapped]
     lines += ["", "Options:", *columns(rows)] if rows else []
     return "\n".join([*lines, "", "Example:", f"  {command.example}"])
 
 
 def usage_of(option: Option) -> str:
-    text = described(option) + (" ..." if option.repeat else "")
+    """One option in the usage line, which does not break inside it."""
+    text = (described(option) + (" ..." if option.repeat else "")).replace(" ", NO_BREAK)
     return text if option.required else f"[{text}]"
 
 

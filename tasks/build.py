@@ -57,7 +57,8 @@ def seed(config: Merged) -> int:
 def section(config: Merged, name: str) -> Node:
     """A section that the config must have."""
     if name not in config.tree.value:
-        raise UserError(f"the config {config.name!r} must have a section {name!r}, but has {list(config.tree.value)}")
+        present = list(config.tree.value)
+        raise UserError(f"the config {config.name!r} must have a section {name!r}, but has {present}")
     return config.tree.value[name]  # type: ignore[no-any-return]
 
 
@@ -79,5 +80,5 @@ def one_sentence(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"the config {name!r} cannot be built: {error}") from error

@@ -50,14 +50,19 @@ class Command:
     options: tuple[Option, ...]
     example: str
     run: Callable[[Options, Overrides], None]
-    overrides: str = ""
-    """What the dotted options change, or nothing if the command takes none."""
+    sections: tuple[str, ...] = ()
+    """The sections of the config whose keys it takes as dotted options."""
 
 
 def _fit(options: Options, overrides: Overrides) -> None:
+    configs = options["config"]
+    if not configs:
+        if options["resume"] is None:
+            raise UserError("`triptych fit` needs --config NAME; `triptych configs` lists the packaged ones")
+        configs = (Path(folder(options["resume"])) / "config.yaml",)
     from .config import merge
 
-    config = merge(options["config"], overrides)
+    config = merge(configs, overrides)
     from .fit import fit
 
     fit(config, output=options["output"], resume=options["resume"], init=options["init"])
@@ -65,9 +70,10 @@ def _fit(options: Options, overrides: Overrides) -> None:
 
 def _stage(stage: str) -> Callable[[Options, Overrides], None]:
     def run(options: Options, overrides: Overrides) -> None:
+        run = folder(options.pop("run"))
         from .fit import run_stage
 
-        run_stage(stage, folder(options["run"]), overrides)
+        run_stage(stage, run, overrides, **options)
 
     return run
 
@@ -127,7 +133,7 @@ def folder(run: str) -> str:
     if (path / "config.yaml").is_file():
         return run
     if path.exists():
-        raise UserError(f"expected --run to name a run directory, but {run!r} has no config.yaml")
+        raise UserError(f"expected a run directory, but {run!r} has no config.yaml")
     beside = [str(config.parent) for config in path.parent.glob("*/config.yaml")]
     raise UserError(f"no run directory {run!r}{did_you_mean(run, beside)}")
 
@@ -146,20 +152,38 @@ def positive(text: str) -> float:
     return float(text)
 
 
-EXPECTED = {whole: "a whole number of at least 1", positive: "a number above 0"}
+def pool(text: str) -> str:
+    """How tokens become one vector. Raises ValueError for a word that names no way."""
+    if text not in ("auto", "class", "mean", "both"):
+        raise ValueError(text)
+    return text
+
+
+EXPECTED = {
+    whole: "a whole number of at least 1",
+    positive: "a number above 0",
+    pool: "auto, class, mean or both",
+}
 """What an option's kind accepts, for its error sentence."""
 
 RUN = Option("run", "RUN", "run directory, as `fit` writes it", required=True)
 JSON = Option("json", "FILE", "write the figures, as JSON, to this file too")
-TRUST = Option("trust", "PACKAGE", "let configs name classes of this package too (may be repeated)", repeat=True)
-CHANGES = "other data, or other parameters of it, such as --data.path DIR"
+TRUST = Option("trust", "PACKAGE", "let configs name classes of this package too", repeat=True)
+POOL = Option("pool", "WAY", "tokens to one vector: auto, class (token), mean, or both", pool, "auto")
+SECTIONS = {
+    "model": Option("model.KEY", "VALUE", "change the model, as in --model.objectives.dino.weight 2"),
+    "data": Option("data.KEY", "VALUE", "other data, or parameters of it, as in --data.path DIR"),
+    "trainer": Option("trainer.KEY", "VALUE", "change the training, as in --trainer.max_epochs 5"),
+    "seed": Option("seed", "N", "of everything random (default 0)"),
+}
+"""How the help shows the dotted options of each section of a config."""
 
 COMMANDS = (
     Command(
         "fit",
         "train a model from a config into a run directory",
         (
-            Option("config", "NAME", "packaged config or YAML file; later ones override", required=True, repeat=True),
+            Option("config", "NAME", "packaged config or YAML file; later ones override", repeat=True),
             Option("output", "RUN", "run directory to write (default runs/NAME-N)"),
             Option("resume", "RUN", "go on exactly where this run stopped"),
             Option("init", "RUN", "start from the weights of this run, and nothing else of it"),
@@ -167,7 +191,7 @@ COMMANDS = (
         ),
         "triptych fit --config vision/dino --data.path photos --trainer.max_epochs 5",
         _fit,
-        "any key of the config, such as --model.objectives.dino.weight 2 or --seed 1",
+        ("model", "data", "trainer", "seed"),
     ),
     Command(
         "validate",
@@ -175,7 +199,7 @@ COMMANDS = (
         (RUN, TRUST),
         "triptych validate --run runs/dino-1",
         _stage("validate"),
-        CHANGES,
+        ("data", "trainer"),
     ),
     Command(
         "test",
@@ -183,15 +207,15 @@ COMMANDS = (
         (RUN, TRUST),
         "triptych test --run runs/vit-1 --data.path photos",
         _stage("test"),
-        CHANGES,
+        ("data", "trainer"),
     ),
     Command(
         "predict",
         "what the heads of a run say about data",
-        (RUN, TRUST),
+        (RUN, Option("output", "FILE", "where to write (default: in the run directory)"), TRUST),
         "triptych predict --run runs/vit-1 --data.path photos",
         _stage("predict"),
-        CHANGES,
+        ("data", "trainer"),
     ),
     Command(
         "evaluate knn",
@@ -200,20 +224,21 @@ COMMANDS = (
             RUN,
             Option("k", "N", "neighbours that vote", whole, 20),
             Option("temperature", "T", "of the votes: exp(similarity / T)", positive, 0.07),
+            POOL,
             JSON,
             TRUST,
         ),
         "triptych evaluate knn --run runs/dino-1",
         _knn,
-        CHANGES,
+        ("data",),
     ),
     Command(
         "evaluate linear",
         "a linear classifier on frozen embeddings",
-        (RUN, JSON, TRUST),
+        (RUN, POOL, JSON, TRUST),
         "triptych evaluate linear --run runs/wav2vec2-1 --data.path recordings.csv",
         _linear,
-        CHANGES,
+        ("data",),
     ),
     Command(
         "forecast",
@@ -237,12 +262,13 @@ COMMANDS = (
             RUN,
             Option("output", "FILE", "Parquet file to write", default="embeddings.parquet"),
             Option("layer", "N", "block to read, counted from 1 (default: the last, normalised)", whole),
+            POOL,
             JSON,
             TRUST,
         ),
         "triptych embed --run runs/dino-1 --data.path photos --output embeddings.parquet",
         _embed,
-        CHANGES,
+        ("data",),
     ),
     Command(
         "configs",
@@ -255,7 +281,7 @@ COMMANDS = (
     Command(
         "demo",
         "train and show all three panels on the shipped samples",
-        (Option("output", "DIR", "folder for the runs and the page", default="runs/demo"),),
+        (Option("output", "DIR", "folder for the runs and the page (default: runs/demo-N)"),),
         "triptych demo",
         _demo,
     ),

@@ -41,13 +41,6 @@ class Merged:
         """The plain mapping: dicts, lists, strings, numbers, booleans and None."""
         return self.tree.plain()
 
-    def where(self, *path: str | int) -> Origin:
-        """Where the key at `path` was written; of its nearest parent if nobody wrote that key."""
-        node = self.tree
-        for key in path:
-            node = node.child(key) or node
-        return node.origin
-
     def yaml(self) -> str:
         """The merged mapping as YAML text, which merges to itself again."""
         return dump(self.values)
@@ -131,13 +124,14 @@ def _load(path: Path, files: dict[Path, Node], chain: tuple[Path, ...]) -> None:
     if extends is not None:
         for parent in extends.value if isinstance(extends.value, list) else [extends]:
             if not isinstance(parent.value, str):
-                raise UserError(f"{parent.origin}: expected `extends` to name configs, but got {parent.plain()!r}")
+                got = parent.plain()
+                raise UserError(f"{parent.origin}: expected `extends` to name configs, but got {got!r}")
             _load(find(parent.value, path.parent, parent.origin), files, (*chain, path))
     files[path] = node
 
 
 def read(path: Path) -> Node:
-    """One config file as a tree of nodes. Raises UserError unless it is a YAML mapping without double keys."""
+    """One config file as a tree of nodes. Raises UserError unless it is a YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -146,7 +140,8 @@ def read(path: Path) -> Node:
     if node.value is None:
         return Node({}, node.origin)
     if not isinstance(node.value, dict):
-        raise UserError(f"{node.origin}: expected a mapping with {', '.join(SECTIONS)}, but got {node.plain()!r}")
+        sections = ", ".join(SECTIONS)
+        raise UserError(f"{node.origin}: expected a mapping with {sections}, but got {node.plain()!r}")
     return node
 
 
@@ -191,7 +186,8 @@ def _gather(node: Node) -> Node:
 def _remove(entries: dict[str, Node], key: str, node: Node, path: tuple[str, ...]) -> None:
     if key not in entries:
         known = ", ".join(entries) or "none"
-        raise UserError(f"{node.origin}: nothing called {key!r} to remove from {dotted(path)}, which has {known}")
+        place = dotted(path)
+        raise UserError(f"{node.origin}: nothing called {key!r} to remove from {place}, which has {known}")
     del entries[key]
 
 

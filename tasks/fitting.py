@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 ADVERTISING = ("litlogger", "litmodels")
 NEEDLESS = (
+    ".*LightningCLI's args parameter is intended to run from within Python.*",  # it does
     ".*does not have many workers.*",  # a small run is fastest with none, and the config decides
     ".*The number of training batches .* is smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",  # the run directory was asked for
@@ -80,5 +82,6 @@ def quiet_lightning() -> None:
 
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(wanted)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
     for message in NEEDLESS:
         warnings.filterwarnings("ignore", message)

@@ -90,7 +90,8 @@ def check_object(node: Node, expected: tuple[type, ...], path: Path) -> dict[str
         raise UserError(f"{name.origin}: {dotted(path)}: {error}") from error.__cause__
     if expected and not issubclass(cls, expected):
         kinds = " or ".join(kind.__name__ for kind in expected)
-        raise UserError(f"{name.origin}: expected {dotted(path)} to be a {kinds}, but {name.value} is not")
+        place = f"{name.origin}: expected {dotted(path)}"
+        raise UserError(f"{place} to be of class {kinds}, but {name.value} is not")
     if inspect.isabstract(cls):
         raise UserError(f"{name.origin}: {name.value} is a kind of class and not one that can be built")
     arguments = node.value.get("init_args", Node({}, node.origin))
@@ -102,7 +103,8 @@ def check_object(node: Node, expected: tuple[type, ...], path: Path) -> dict[str
 def check_plain_object(node: Node, cls: type, path: Path) -> dict[str, Any]:
     """A mapping of the init arguments of the class that the type hint names."""
     values = check_arguments(node, cls, path, owner=node)
-    return values if is_dataclass(cls) else {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": values}
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return values if is_dataclass(cls) else {"class_path": name, "init_args": values}
 
 
 def check_arguments(node: Node, cls: type, path: Path, owner: Node) -> dict[str, Any]:
@@ -132,7 +134,8 @@ def check_value(node: Node, hint: Any, path: Path) -> Any:
         return node.plain()
     if node.text is not None and fits(node.text, hint):
         return node.text
-    raise UserError(f"{node.origin}: expected {dotted(path)} to be {describe(hint)}, but got {node.plain()!r}")
+    place = f"{node.origin}: expected {dotted(path)}"
+    raise UserError(f"{place} to be {describe(hint)}, but got {node.plain()!r}")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -174,7 +177,9 @@ def buildable(hint: Any) -> bool:
 
 
 def is_mapping(hint: Any) -> bool:
-    return isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping) and len(get_args(hint)) == 2
+    """Whether a hint is a mapping from names to one type."""
+    origin = get_origin(hint)
+    return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(hint)) == 2
 
 
 def is_list(hint: Any) -> bool:
@@ -195,6 +200,8 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(member) for member in members(hint))
     if is_list(hint):
         return f"a list, each {describe(get_args(hint)[0])}"
+    if get_origin(hint) is tuple:
+        return f"a list of {len(get_args(hint))}: {', '.join(describe(item) for item in get_args(hint))}"
     if is_mapping(hint):
         return f"named entries, each {describe(get_args(hint)[1])}"
-    return f"a {hint.__name__}" if isinstance(hint, type) and not get_args(hint) else str(hint)
+    return f"of class {hint.__name__}" if isinstance(hint, type) and not get_args(hint) else str(hint)

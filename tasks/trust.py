@@ -35,10 +35,11 @@ def find_class(path: object) -> type:
     """The class that a `class_path` names, imported only if it is trusted.
 
     Raises:
-        UserError: the path is no dotted name, is not trusted, or names no class; a sentence without its place.
+        UserError: the path is no dotted name, is not trusted, or names no class.
     """
     if not isinstance(path, str) or "." not in path:
-        raise UserError(f"expected class_path to be a dotted name such as triptych.backbones.encoder.Encoder, got {path!r}")
+        example = "triptych.backbones.encoder.Encoder"
+        raise UserError(f"expected class_path to be a dotted name such as {example}, but got {path!r}")
     if not is_trusted(path):
         package = path.split(".")[0]
         raise UserError(f"the class {path!r} is not from {_listed()}; if you trust it, add --trust {package}")
@@ -47,8 +48,9 @@ def find_class(path: object) -> type:
     if not inspect.isclass(found):
         hint = did_you_mean(name, _classes(import_module(module_name)))
         raise UserError(f"{module_name} has no class {name!r}{hint}")
-    if not is_trusted(f"{found.__module__}.{found.__qualname__}"):
-        raise UserError(f"the class {path!r} is really {found.__module__}.{found.__qualname__}, not from {_listed()}")
+    if not is_trusted(found.__module__):
+        real = f"{found.__module__}.{found.__qualname__}"
+        raise UserError(f"the class {path!r} is really {real}, not from {_listed()}")
     return found
 
 
@@ -58,7 +60,8 @@ def _import(name: str, path: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if not (name == missing or name.startswith(f"{missing}.")):
-            raise UserError(f"the class {path!r} needs the package {missing!r}, which is not installed") from error
+            needed = f"the class {path!r} needs the package {missing!r}"
+            raise UserError(f"{needed}, which is not installed") from error
     parent, _, last = missing.rpartition(".")
     raise UserError(f"no module {missing!r} for the class {path!r}{did_you_mean(last, _modules(parent))}")
 

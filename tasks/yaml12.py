@@ -21,11 +21,14 @@ SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
     "float": (
-        r"[-+]?(?:[0-9]*\.[0-9]+|[0-9]+\.?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)",
+        r"[-+]?(?:[0-9]*\.[0-9]+|[0-9]+\.)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)",
         "-+0123456789.",
     ),
 }
 """Tag -> (pattern of its plain scalars, the characters they can start with)."""
+
+COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 class Origin(NamedTuple):
@@ -39,7 +42,7 @@ class Origin(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What an error sentence starts with: nothing for the command line, whose words the user just typed."""
+        """What an error sentence starts with: nothing for the command line."""
         return "" if self.line is None else f"{self}: "
 
 
@@ -61,14 +64,6 @@ class Node:
         if isinstance(self.value, list):
             return [node.plain() for node in self.value]
         return self.value
-
-    def child(self, key: str | int) -> Node | None:
-        """The node under a key of a mapping or an index of a list, or None."""
-        if isinstance(self.value, dict):
-            return self.value.get(key)
-        if isinstance(self.value, list) and isinstance(key, int) and key < len(self.value):
-            return self.value[key]
-        return None
 
 
 class Loader(yaml.SafeLoader):
@@ -140,6 +135,8 @@ def _node(loader: Loader, node: yaml.Node, file: str, origin: Origin, parents: t
     if node in parents:
         raise UserError(f"{origin}: this alias contains itself")
     parents = (*parents, node)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
+        raise UserError(f"{origin}: not valid YAML, expected no tag such as {node.tag}")
     if isinstance(node, yaml.MappingNode):
         return Node(_mapping(loader, node, file, parents), origin)
     if isinstance(node, yaml.SequenceNode):
@@ -148,13 +145,16 @@ def _node(loader: Loader, node: yaml.Node, file: str, origin: Origin, parents: t
     return Node(loader.construct_object(node), origin)
 
 
-def _mapping(loader: Loader, node: yaml.MappingNode, file: str, parents: tuple[yaml.Node, ...]) -> dict[str, Node]:
+def _mapping(
+    loader: Loader, node: yaml.MappingNode, file: str, parents: tuple[yaml.Node, ...]
+) -> dict[str, Node]:
     result: dict[str, Node] = {}
     for key, child in node.value:
         where = Origin(file, key.start_mark.line + 1)
         if not isinstance(key, yaml.ScalarNode):
             raise UserError(f"{where}: expected a name as a key")
         if key.value in result:
-            raise UserError(f"{where}: the key {key.value!r} is here twice, first in line {result[key.value].origin.line}")
+            first = result[key.value].origin.line
+            raise UserError(f"{where}: the key {key.value!r} is here twice, first in line {first}")
         result[key.value] = _node(loader, child, file, where, parents)
     return result
