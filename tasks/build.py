@@ -46,12 +46,12 @@ def data_arguments(config: Merged) -> dict[str, Any]:
 
     values = check(section(config, "data"), Data, ("data",))
     values["init_args"].setdefault("seed", seed(config))
-    return values  # type: ignore[no-any-return]
+    return values
 
 
 def seed(config: Merged) -> int:
     """The run's seed, 0 unless given."""
-    return check(config.tree.value.get("seed", Node(0, config.tree.origin)), int, ("seed",))  # type: ignore[no-any-return]
+    return check(config.tree.value.get("seed", Node(0, config.tree.origin)), int, ("seed",))
 
 
 def section(config: Merged, name: str) -> Node:
@@ -59,7 +59,7 @@ def section(config: Merged, name: str) -> Node:
     if name not in config.tree.value:
         present = list(config.tree.value)
         raise UserError(f"the config {config.name!r} must have a section {name!r}, but has {present}")
-    return config.tree.value[name]  # type: ignore[no-any-return]
+    return config.tree.value[name]
 
 
 def built(cls: type, values: Mapping[str, Any], name: str, subclass: bool = False) -> Any:

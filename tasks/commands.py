@@ -159,7 +159,7 @@ def pool(text: str) -> str:
     return text
 
 
-EXPECTED = {
+EXPECTED: dict[Callable[[str], Any], str] = {
     whole: "a whole number of at least 1",
     positive: "a number above 0",
     pool: "auto, class, mean or both",
