@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
+from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
 
 Split = Literal["train", "val", "test"]
@@ -87,6 +88,11 @@ class Data(LightningDataModule):
     def __init__(self, batch_size: int = 64, workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.tokenizers: Mapping[str, Tokenizer] = {}
+
+    def attach(self, tokenizers: Mapping[str, Tokenizer]) -> None:
+        """Hand over the model's tokenizers, by modality: their `num_tokens` sizes the masks that loaders draw."""
+        self.tokenizers = tokenizers
 
     def views(self) -> dict[str, str]:
         """Modality of each view that training batches hold."""

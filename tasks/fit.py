@@ -60,8 +60,6 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
     began = time.monotonic()
     trainer.fit(learner, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - began
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     save(learner.model, config.values, directory)
     figures = {name: float(figure) for name, figure in sorted(trainer.callback_metrics.items())}
     update_json(directory / "metrics.json", {"fit": {"seconds": round(seconds, 1), **figures}})

@@ -71,6 +71,7 @@ class Learner(LightningModule):
     def setup(self, stage: str) -> None:
         """Size the model by the data, once its facts are known."""
         data: Data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data.attach(dict(self.model.tokenizers.items()))  # type: ignore[arg-type]
         self.model.build(data.views(), data.facts())
         self.run_seed = data.seed
 

@@ -114,6 +114,7 @@ class Run:
         from .config import merge
 
         data = build_data(merge([self.directory / "config.yaml"], overrides))
+        data.attach(dict(self.model.tokenizers.items()))  # type: ignore[arg-type]
         data.prepare_data()
         data.setup("test")
         return data
