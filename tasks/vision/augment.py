@@ -1,0 +1,132 @@
+"""Pictures distorted: crops and colours one by one through torchvision, cheap operations a batch at once.
+
+Everything takes its random numbers as arguments, uniform in [0, 1) unless said otherwise, so that they can
+be drawn from (seed, epoch, sample, view). Pixels lie in [0, 1].
+
+Shapes: n images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as T
+
+from .options import Colour, Warp
+
+#: Random numbers that `random_crop`, `distort_colour` and `warp_matrices` take for an entry.
+CROP_DRAWS, COLOUR_DRAWS, WARP_DRAWS = 4, 9, 5
+BICUBIC = InterpolationMode.BICUBIC
+
+
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale `(C, H, W)` until it covers `size` (height, width), and cut the middle out."""
+    height, width = image.shape[-2:]
+    if (height, width) == size:
+        return image
+    scale = max(size[0] / height, size[1] / width)
+    scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
+    resized = T.resize(image, scaled, interpolation=BICUBIC, antialias=True)
+    return T.center_crop(resized, list(size)).clamp(0, 1)
+
+
+def random_crop(image: Tensor, size: tuple[int, int], area: tuple[float, float], draws: Tensor) -> Tensor:
+    """A crop of a share of the picture's area, with sides in a ratio of 3:4 to 4:3, scaled to `size`.
+
+    As in Szegedy et al. 2015, but a box that would not fit is cut to the picture, so that one draw does.
+    """
+    height, width = image.shape[-2:]
+    share, aspect, down, right = draws.tolist()
+    pixels = (area[0] + (area[1] - area[0]) * share) * height * width
+    ratio = math.exp(math.log(4 / 3) * (2 * aspect - 1))
+    h = min(height, max(1, round(math.sqrt(pixels / ratio))))
+    w = min(width, max(1, round(math.sqrt(pixels * ratio))))
+    top, left = int(down * (height - h + 1)), int(right * (width - w + 1))
+    resized = T.resized_crop(image, top, left, h, w, list(size), interpolation=BICUBIC, antialias=True)
+    return resized.clamp(0, 1)
+
+
+def distort_colour(image: Tensor, colour: Colour, draws: Tensor) -> Tensor:
+    """Brightness, contrast, saturation, hue, grey, blur and solarization of one `(C, H, W)` picture."""
+    jitter, brightness, contrast, saturation, hue, grey, blur, sigma, solarize = draws.tolist()
+    rgb = len(image) == 3
+    if jitter < colour.probability:
+        image = T.adjust_brightness(image, 1 + colour.brightness * (2 * brightness - 1))
+        image = T.adjust_contrast(image, 1 + colour.contrast * (2 * contrast - 1))
+        if rgb:
+            image = T.adjust_saturation(image, 1 + colour.saturation * (2 * saturation - 1))
+            image = T.adjust_hue(image, colour.hue * (2 * hue - 1))
+    if rgb and grey < colour.grey:
+        image = T.rgb_to_grayscale(image, 3)
+    if blur < colour.blur:
+        deviation = (0.1 + 1.9 * sigma) * image.shape[-1] / 224
+        kernel = 2 * max(1, math.ceil(2 * deviation)) + 1
+        image = T.gaussian_blur(image, [kernel, kernel], [deviation, deviation])
+    return T.solarize(image, 0.5) if solarize < colour.solarize else image
+
+
+def warp(images: Tensor, options: Warp, draws: Tensor, knots: Tensor) -> Tensor:
+    """Resample `(n, C, H, W)` along a random affine map and a smooth displacement, each entry its own.
+
+    Args:
+        draws: `(n, WARP_DRAWS)`.
+        knots: `(n, 2, 3, 3)`, standard normal.
+    """
+    matrices = warp_matrices(options, draws, images.shape[-2] / images.shape[-1])
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    if options.elastic:
+        size = images.shape[-2:]
+        smooth = F.interpolate(options.elastic * knots, size, mode="bicubic", align_corners=True)
+        grid = grid + smooth.permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid, padding_mode=options.outside, align_corners=False)
+
+
+def warp_matrices(options: Warp, draws: Tensor, aspect: float = 1.0) -> Tensor:
+    """`(n, 2, 3)` maps from where a pixel goes to where it comes from, in half-sides.
+
+    Args:
+        draws: `(n, WARP_DRAWS)`.
+        aspect: height over width, so that a rotation stays one.
+    """
+    spread = 2 * draws - 1
+    angle, shear = (
+        spread[:, i] * math.radians(limit) for i, limit in ((0, options.degrees), (1, options.shear))
+    )
+    low, high = options.zoom
+    shrink = 1 / (low + (high - low) * draws[:, 2])
+    cos, sin, slant = angle.cos() * shrink, angle.sin() * shrink, shear.tan()
+    rows = [
+        torch.stack([cos, (cos * slant - sin) * aspect, 2 * options.shift * spread[:, 3]], dim=1),
+        torch.stack([sin / aspect, sin * slant + cos, 2 * options.shift * spread[:, 4]], dim=1),
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn each of `(n, C, H, H)` by `turns` `(n,)` times 90 degrees, against the clock."""
+    turned = torch.empty_like(images)
+    for turn in range(4):
+        which = turns == turn
+        turned[which] = torch.rot90(images[which], turn, (2, 3))
+    return turned
+
+
+def erase(images: Tensor, noise: Tensor, draws: Tensor, share: float) -> Tensor:
+    """Replace one block of a quarter to half the side by `noise` `(n, C, H, W)`, in a share of the entries.
+
+    Args:
+        draws: `(n, 5)`.
+    """
+    height, width = images.shape[-2:]
+    inside = (draws[:, 0] < share)[:, None, None]
+    for axis, side in ((0, height), (1, width)):
+        extent = (side * (1 + draws[:, 1 + axis]) / 4).round().clamp(min=1)
+        start = (draws[:, 3 + axis] * (side - extent + 1)).floor()
+        along = torch.arange(side)
+        within = (along >= start[:, None]) & (along < (start + extent)[:, None])
+        inside = inside & (within[:, :, None] if axis == 0 else within[:, None, :])
+    return torch.where(inside[:, None], noise, images)

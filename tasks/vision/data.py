@@ -1,0 +1,199 @@
+"""Images as a data module: found, checked, cut into parts, and made into named views.
+
+Shapes: B samples, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...objectives.classification import UNLABELLED
+from ...tokenizers.errors import UserError
+from ...tokenizers.view import Batch
+from ..data import PLAIN, Data, Split
+from .options import ImageView
+from .read import UNREADABLE, check, is_grey, read_image
+from .sources import Source, find
+from .views import MODALITY, Picture, ViewMaker
+
+LOG = logging.getLogger("triptych")
+
+#: Up to so many files are decoded whole before training starts; of more, the headers alone are read.
+DECODED = 5_000
+
+
+class Images(Data):
+    """Images from a folder, a table, an `.npz` file or scikit-learn's digits.
+
+    Args:
+        path: `digits`; a folder of class folders or of images, with or without `train`, `val` and
+            `test` above them; a CSV or Parquet table with a column `path`; an `.npz`.
+        views: what training batches hold, by name.
+        size: pixels a side, or (height, width), of what the model reads; None takes the images'
+            own, if they have one.
+        channels: 1 (grey) or 3 (RGB); None looks at the images.
+        fold: of the digits: which fifth to test on, 0 to 4.
+        mean: subtracted from pixels between 0 and 1.
+        std: what the difference is divided by.
+        unreadable: share of files that may be unreadable before the data set is refused.
+        batch_size: samples a training step.
+        workers: processes that load.
+        seed: of order, augmentation and masks.
+    """
+
+    def __init__(
+        self,
+        path: str = "digits",
+        views: dict[str, ImageView] | None = None,
+        size: int | tuple[int, int] | None = None,
+        channels: int | None = None,
+        fold: int = 0,
+        mean: float = 0.5,
+        std: float = 0.5,
+        unreadable: float = 0.1,
+        batch_size: int = 64,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, seed)
+        self.path, self.size, self.channels, self.fold = path, size, channels, fold
+        self.view_options = {"train": ImageView()} if views is None else dict(views)
+        self.mean, self.std, self.unreadable = mean, std, unreadable
+        self.source: Source | None = None
+
+    def views(self) -> dict[str, str]:
+        """Every view is of images."""
+        return dict.fromkeys(self.view_options, MODALITY)
+
+    def setup(self, stage: str = "fit") -> None:
+        """Find the images and set aside what cannot be read; once.
+
+        Raises:
+            UserError: nothing is there, too much is unreadable, or sizes differ and none is given.
+        """
+        if self.source is not None:
+            return
+        source = readable(find(self.path, self.fold), self.path, self.unreadable)
+        if self.channels is None:
+            self.channels = _channels(source.images)
+        if self.size is None:
+            self.size = _common_size(source.images, self.path)
+        self.source = source
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Channels, size in pixels, and the classes' names."""
+        source = self._found()
+        return {MODALITY: {"channels": self.channels, "size": list(self._size), "classes": source.classes}}
+
+    def samples(self, split: Split, plain: bool = False) -> ImageSamples:
+        """The images of a split, as the config's views or as the view `plain` alone."""
+        source = self._found()
+        options = {PLAIN: ImageView()} if plain else self.view_options
+        makers = {
+            name: ViewMaker(name, view, self._size, self._normalise, self.seed, bool(source.classes))
+            for name, view in options.items()
+        }
+        assert self.channels is not None
+        return ImageSamples(source, split, self.channels, makers)
+
+    def names(self, split: Split) -> list[str]:
+        """File names, or numbers where there are no files."""
+        source = self._found()
+        return [name for name, part in zip(source.names, source.splits, strict=True) if part == split]
+
+    def _found(self) -> Source:
+        if self.source is None:
+            self.setup()
+        assert self.source is not None
+        return self.source
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        assert self.size is not None
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean) / self.std
+
+
+class ImageSamples:
+    """The images of one split, drawn by (epoch, index)."""
+
+    def __init__(self, source: Source, split: Split, channels: int, makers: Mapping[str, ViewMaker]) -> None:
+        classes = {name: number for number, name in enumerate(source.classes)}
+        chosen = [i for i, part in enumerate(source.splits) if part == split]
+        self.images = [source.images[i] for i in chosen]
+        self.labels = [UNLABELLED if (name := source.labels[i]) is None else classes[name] for i in chosen]
+        self.channels, self.makers = channels, makers
+        self.broken: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> Picture:
+        """One picture; a file that turned unreadable is named once, and the next one stands in for it."""
+        epoch, index = key
+        for other in range(len(self)):
+            at = (index + other) % len(self)
+            image = self.images[at]
+            if isinstance(image, Tensor):
+                return Picture(image.expand(self.channels, -1, -1), self.labels[at], index, epoch)
+            try:
+                return Picture(read_image(image, self.channels), self.labels[at], index, epoch)
+            except UNREADABLE as error:
+                if image not in self.broken:
+                    LOG.warning(f"cannot read {image}: {error}; another image stands in for it")
+                    self.broken.add(image)
+        raise UserError("none of the images can be read any more")
+
+    def collate(self, items: Sequence[Picture]) -> Batch:
+        """All views of a batch."""
+        return {name: maker(items) for name, maker in self.makers.items()}
+
+
+def readable(source: Source, path: str, limit: float) -> Source:
+    """The source without the files that cannot be read, which are named and counted in the log.
+
+    Raises:
+        UserError: more than `limit` of them cannot be read.
+    """
+    files = [(i, image) for i, image in enumerate(source.images) if isinstance(image, Path)]
+    with ThreadPoolExecutor() as pool:
+        faults = pool.map(partial(check, thorough=len(files) <= DECODED), [file for _, file in files])
+    bad = {i: fault for (i, _), fault in zip(files, faults, strict=True) if fault is not None}
+    if not bad:
+        return source
+    named = [f"{source.names[i]} ({fault})" for i, fault in bad.items()]
+    if len(bad) > limit * len(source.images):
+        raise UserError(
+            f"{len(bad)} of the {len(source.images)} images in {path!r} cannot be read, more than the "
+            f"{limit:.0%} allowed by `unreadable`; the first is {named[0]}"
+        )
+    LOG.warning(
+        f"set aside {len(bad)} of {len(source.images)} images that cannot be read: {', '.join(named)}"
+    )
+    return source.without(set(bad))
+
+
+def _channels(images: Sequence[Tensor | Path]) -> int:
+    """1 if all of a hundred images, spread evenly, are grey, else 3."""
+    some = images[:: max(1, len(images) // 100)]
+    grey = all(len(image) == 1 if isinstance(image, Tensor) else is_grey(image) for image in some)
+    return 1 if grey else 3
+
+
+def _common_size(images: Sequence[Tensor | Path], path: str) -> tuple[int, int]:
+    """(H, W) shared by all images."""
+    shapes = {tuple(image.shape[1:]) for image in images if isinstance(image, Tensor)}
+    if len(shapes) == 1:
+        return shapes.pop()  # type: ignore[return-value]
+    raise UserError(
+        f"the size of the images in {path!r} must be given, as in --data.size 64, and it has none of its own"
+    )

@@ -1,0 +1,106 @@
+"""What a config may ask of a view of images: plain data, all of it optional."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class Warp:
+    """One smooth resampling of the picture: each sample draws its own, evenly from these ranges.
+
+    Attributes:
+        degrees: rotation, to either side.
+        shift: along each axis, as a share of the side.
+        zoom: magnification, from and to.
+        shear: in degrees, to either side.
+        elastic: strength of a random smooth displacement (Simard et al. 2003): its deviation at
+            each knot of a 3 x 3 grid, as a share of half the side.
+        outside: what lies beyond the border: black (`zeros`), the border's pixels or the mirrored picture.
+    """
+
+    degrees: float = 0.0
+    shift: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
+    elastic: float = 0.0
+    outside: Literal["zeros", "border", "reflection"] = "zeros"
+
+
+@dataclass
+class Colour:
+    """Photometric distortion (He et al. 2020; Grill et al. 2020).
+
+    Attributes:
+        brightness, contrast, saturation: factors are drawn from 1 - x to 1 + x.
+        hue: turn of the colour circle, to either side, at most .5; needs 3 channels.
+        probability: share of entries that these four touch.
+        grey: share of entries that lose their colour; needs 3 channels.
+        blur: share of entries blurred by a Gaussian of .1 to 2 pixels at 224 pixels a side.
+        solarize: share of entries whose bright half is inverted.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    probability: float = 0.8
+    grey: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
+
+
+@dataclass
+class Corrupt:
+    """What only the student sees: targets and the teacher read the clean picture.
+
+    Attributes:
+        noise: deviation of Gaussian noise, up to this, in units of the 0-1 pixel range.
+        erase: share of entries in which one block of a quarter to half the side is replaced by noise.
+    """
+
+    noise: float = 0.0
+    erase: float = 0.0
+
+
+@dataclass
+class Mask:
+    """Patches that the student does not see.
+
+    Attributes:
+        patch: side of the tokenizer's patch in pixels.
+        ratio: share of the patches, the same number in every entry.
+        hide: drop them before the encoder (MAE) instead of replacing them by the mask token.
+    """
+
+    patch: int
+    ratio: float = 0.5
+    hide: bool = False
+
+
+@dataclass
+class ImageView:
+    """One named view: geometry, then colour, then a quarter turn, then corruption, then a mask.
+
+    Attributes:
+        copies: crops of each sample.
+        size: pixels a side; None takes the data's.
+        crop: share of the picture's area that a random crop shows, from and to; None shows it whole.
+        flip: share of entries mirrored left to right.
+        warp: rotation, shift, zoom, shear and elastic displacement.
+        colour: photometric distortion.
+        rotate: turn each entry by 0, 90, 180 or 270 degrees, and give the turn as the target `rotation`.
+        corrupt: noise and erased blocks, for the student alone.
+        mask: patches masked or hidden from the student.
+    """
+
+    copies: int = 1
+    size: int | None = None
+    crop: tuple[float, float] | None = None
+    flip: float = 0.0
+    warp: Warp | None = None
+    colour: Colour | None = None
+    rotate: bool = False
+    corrupt: Corrupt | None = None
+    mask: Mask | None = None

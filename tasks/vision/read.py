@@ -1,0 +1,69 @@
+"""One image file, of any kind, as a tensor.
+
+Shapes: C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+
+#: What PIL raises for a file that is no image, cut short, too large, or broken inside.
+UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+DEEP = {"I": 65535.0, "I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I;16N": 65535.0, "F": 1.0}
+"""Modes of more than 8 bits a pixel, and what counts as white in them."""
+
+
+def read_image(path: Path, channels: int) -> Tensor:
+    """Pixels `(C, H, W)` between 0 and 1, upright as EXIF says, with 1 (grey) or 3 (RGB) channels.
+
+    Palettes and CMYK become RGB; 16-bit grey keeps its depth; what is transparent lies on black.
+
+    Raises:
+        OSError, ValueError: the file is no image, or is broken (see `UNREADABLE`).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd metadata do not make a picture unreadable
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return pixels(upright, channels)
+
+
+def pixels(image: Image.Image, channels: int) -> Tensor:
+    """`(C, H, W)` between 0 and 1 of a PIL image of any mode."""
+    if image.mode in DEEP:
+        grey = torch.from_numpy(np.asarray(image, dtype=np.float32) / DEEP[image.mode]).clamp(0, 1)
+        return grey.expand(channels, -1, -1).clone()
+    if image.mode in ("PA", "LA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+    values = np.array(image.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(values).reshape(*values.shape[:2], channels).permute(2, 0, 1).contiguous()
+
+
+def is_grey(path: Path) -> bool:
+    """Whether a file's header says that it has no colour."""
+    with Image.open(path) as image:
+        return image.mode in DEEP or image.mode in ("1", "L", "LA", "La")
+
+
+def check(path: Path, thorough: bool) -> str | None:
+    """What is wrong with an image file, or None: decoded whole if `thorough`, else its header alone."""
+    try:
+        if thorough:
+            read_image(path, 1)
+        else:
+            with Image.open(path):
+                pass
+    except UNREADABLE as error:
+        return str(error).split(": '")[0] or type(error).__name__
+    return None

@@ -1,0 +1,178 @@
+"""From pictures to the named views of a batch, with all randomness from (seed, epoch, sample, view).
+
+Each entry draws its numbers from a generator of its own; the arithmetic that is cheap a pixel is then done
+for a whole batch at once, which on 8 x 8 digits is some twenty times faster than transforms a sample.
+
+Shapes: B samples, n = copies * B entries, C channels, H x W pixels, L patches of an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...tokenizers.errors import UserError
+from ...tokenizers.view import View
+from ..data import generator
+from . import augment
+from .options import ImageView
+
+#: Modality of every view here.
+MODALITY = "image"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One sample: `pixels` `(C, H, W)` between 0 and 1, its label (-1 unknown), its index and the epoch."""
+
+    pixels: Tensor
+    label: int
+    index: int
+    epoch: int = 0
+
+
+class ViewMaker:
+    """Makes one named view of a batch of pictures.
+
+    Args:
+        name: of the view; part of what its randomness is drawn from.
+        options: what the config asks of it.
+        size: (H, W) in pixels, of what the model reads.
+        normalise: maps pixels between 0 and 1 to what the model reads.
+        seed: of the run.
+        labelled: whether the view carries the target `label`.
+
+    Raises:
+        UserError: the options do not fit the size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: ImageView,
+        size: tuple[int, int],
+        normalise: Callable[[Tensor], Tensor],
+        seed: int,
+        labelled: bool,
+    ) -> None:
+        self.name, self.options, self.normalise = name, options, normalise
+        self.size = size if options.size is None else (options.size, options.size)
+        self.seed, self.labelled = seed, labelled
+        self._check()
+
+    def __call__(self, pictures: Sequence[Picture]) -> View:
+        """The view `(n, C, H, W)`, copy-major, with its targets and masks."""
+        options, entries = self.options, [picture for _ in range(self.options.copies) for picture in pictures]
+        draws = self._draw(pictures)
+        images = torch.stack([self._one(p.pixels, d) for p, d in zip(entries, draws, strict=True)])
+        targets = {"label": torch.tensor([p.label for p in entries])} if self.labelled else {}
+        if options.warp is not None:
+            images = augment.warp(images, options.warp, _stack(draws, "warp"), _stack(draws, "knots")).clamp(
+                0, 1
+            )
+        if options.rotate:
+            targets["rotation"] = _stack(draws, "turns")
+            images = augment.quarter_turns(images, targets["rotation"])
+        clean = self.normalise(images)
+        corrupted = None if options.corrupt is None else self.normalise(self._corrupt(images, draws))
+        mask = None if options.mask is None else _stack(draws, "mask").flatten()
+        hide = options.mask is not None and options.mask.hide
+        return View(
+            MODALITY,
+            clean if corrupted is None else corrupted,
+            clean=None if corrupted is None else clean,
+            copies=options.copies,
+            masked=None if hide else mask,
+            hidden=mask if hide else None,
+            targets=targets,
+            ids=tuple(picture.index for picture in pictures),
+        )
+
+    def _one(self, pixels: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """The geometry and the colour of one entry."""
+        options = self.options
+        if options.crop is None:
+            image = augment.fit(pixels, self.size)
+        else:
+            image = augment.random_crop(pixels, self.size, options.crop, draws["crop"])
+        if options.flip and draws["flip"] < options.flip:
+            image = image.flip(2)
+        return (
+            image
+            if options.colour is None
+            else augment.distort_colour(image, options.colour, draws["colour"])
+        )
+
+    def _corrupt(self, images: Tensor, draws: list[dict[str, Tensor]]) -> Tensor:
+        corrupt = self.options.corrupt
+        assert corrupt is not None
+        noise, draw = _stack(draws, "noise").view_as(images), _stack(draws, "corrupt")
+        noisy = images + noise * corrupt.noise * draw[:, 5, None, None, None]
+        return augment.erase(noisy, noise.abs().clamp(max=1), draw[:, :5], corrupt.erase)
+
+    def _draw(self, pictures: Sequence[Picture]) -> list[dict[str, Tensor]]:
+        """The random numbers of every entry, copy-major; only those that the options need."""
+        drawn = []
+        for picture in pictures:
+            random = generator(self.seed, picture.epoch, picture.index, self.name)
+            channels = len(picture.pixels)
+            drawn.append([self._draw_one(random, channels) for _ in range(self.options.copies)])
+        return [copies[c] for c in range(self.options.copies) for copies in drawn]
+
+    def _draw_one(self, random: torch.Generator, channels: int) -> dict[str, Tensor]:
+        options, draws = self.options, {}
+        if options.crop is not None:
+            draws["crop"] = torch.rand(augment.CROP_DRAWS, generator=random)
+        if options.flip:
+            draws["flip"] = torch.rand((), generator=random)
+        if options.colour is not None:
+            draws["colour"] = torch.rand(augment.COLOUR_DRAWS, generator=random)
+        if options.warp is not None:
+            draws["warp"] = torch.rand(augment.WARP_DRAWS, generator=random)
+            draws["knots"] = torch.randn(2, 3, 3, generator=random)
+        if options.rotate:
+            draws["turns"] = torch.randint(4, (), generator=random)
+        if options.corrupt is not None:
+            draws["corrupt"] = torch.rand(6, generator=random)
+            draws["noise"] = torch.randn(channels, *self.size, generator=random)
+        if options.mask is not None:
+            draws["mask"] = random_patches(self._patches, options.mask.ratio, random)
+        return draws
+
+    @property
+    def _patches(self) -> int:
+        assert self.options.mask is not None
+        return (self.size[0] // self.options.mask.patch) * (self.size[1] // self.options.mask.patch)
+
+    def _check(self) -> None:
+        height, width = self.size
+        mask = self.options.mask
+        if self.options.rotate and height != width:
+            raise UserError(
+                f"a view with rotate must be square, but {self.name!r} is {height}x{width} pixels"
+            )
+        if mask is not None and (height % mask.patch or width % mask.patch):
+            raise UserError(
+                f"the size of view {self.name!r} must be a multiple of its mask's patch ({mask.patch}), "
+                f"but is {height}x{width} pixels"
+            )
+        if mask is not None and not 0 < mask.ratio < 1:
+            raise UserError(
+                f"the mask ratio of view {self.name!r} must lie between 0 and 1, but is {mask.ratio}"
+            )
+
+
+def random_patches(patches: int, ratio: float, random: torch.Generator) -> Tensor:
+    """`(L,)` bool, True for a random `ratio` of the patches: at least one, and never all."""
+    count = min(max(1, round(patches * ratio)), patches - 1)
+    mask = torch.zeros(patches, dtype=torch.bool)
+    mask[torch.randperm(patches, generator=random)[:count]] = True
+    return mask
+
+
+def _stack(draws: Sequence[dict[str, Any]], name: str) -> Tensor:
+    return torch.stack([draw[name] for draw in draws])
