@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,14 +61,16 @@ def random_pack(lengths: Sequence[int], width: int) -> Pack:
 def singles(pack: Pack) -> list[Pack]:
     """Each sequence of a pack in a pack of its own; its values lead gradients back to the pack's."""
     values, position = pack.values.split(pack.lengths), pack.position.split(pack.lengths)
-    return [Pack(x, (len(x),), where, ()) for x, where in zip(values, position, strict=True)]
+    tokens = [random_tokens([length], pack.values.shape[1]) for length in pack.lengths]
+    parts = zip(tokens, values, position, strict=True)
+    return [concat([replace(part, values=x, position=where)]) for part, x, where in parts]
 
 
 def randomise(module: nn.Module, scale: float = 0.3) -> None:
     """Weights for which no part of the module is trivial: all of them random, norms around one."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            centre = 1.0 if "norm" in name and name.endswith("weight") or name.endswith("gamma") else 0.0
+            centre = 1.0 if ("norm" in name and name.endswith("weight")) or name.endswith("gamma") else 0.0
             parameter.normal_(centre, scale)
 
 
