@@ -91,7 +91,7 @@ class Data(LightningDataModule):
         self.tokenizers: Mapping[str, Tokenizer] = {}
 
     def attach(self, tokenizers: Mapping[str, Tokenizer]) -> None:
-        """Hand over the model's tokenizers, by modality: their `num_tokens` sizes the masks that loaders draw."""
+        """Take the model's tokenizers, by modality: their `num_tokens` sizes the masks that loaders draw."""
         self.tokenizers = tokenizers
 
     def views(self) -> dict[str, str]:
