@@ -70,7 +70,7 @@ class Classification(Predictor):
 
     def predict(self, tokens: Tokens, view: View) -> Tensor:
         """Logits `(n, K)`."""
-        return self.head(pooled(tokens, self.pool, len(view)))  # type: ignore[no-any-return]
+        return self.head(pooled(tokens, self.pool, len(view)))
 
 
 def pooled(tokens: Tokens, pool: str, entries: int) -> Tensor:

@@ -12,6 +12,11 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this process is."""
+    return dist.get_rank() if ranks() > 1 else 0
+
+
 def gather(tensor: Tensor) -> Tensor:
     """`(n, ...)` of every rank, rank after rank, as `(ranks * n, ...)`; gradients flow to all ranks.
 

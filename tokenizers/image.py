@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
+from .positions import sincos
 from .tokenizer import Embedded, Tokenizer
 from .view import View
 
@@ -60,8 +61,6 @@ class ImagePatches(Tokenizer):
         if self.positions == "learned":
             self.position_embedding = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], self.width))
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
-        elif self.positions == "sincos" and self.width % 4:
-            raise UserError(f"sin-cos positions need a width that is a multiple of 4, but it is {self.width}")
 
     def embed(self, view: View) -> Patches:
         """Project the patches of `(n, C, H, W)`; `source` is the clean patch `(S, P)`, channels first."""
@@ -91,7 +90,7 @@ class ImagePatches(Tokenizer):
     def position_grid(self, rows: int, columns: int) -> Tensor:
         """Positions `(R * Q, D)` of a grid; learnt ones are resampled as in timm (bicubic, antialiased)."""
         if self.positions == "sincos":
-            return sincos(rows, columns, self.width)
+            return sincos(_positions(1, rows, columns, self.proj.weight.device), self.width)
         if (rows, columns) == self.grid:
             return self.position_embedding
         learned = self.position_embedding.T.reshape(1, self.width, *self.grid)
@@ -125,16 +124,3 @@ def _positions(n: int, rows: int, columns: int, device: torch.device) -> Tensor:
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     one = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)
     return one.repeat(n, 1).to(device)
-
-
-@lru_cache(maxsize=64)
-def sincos(rows: int, columns: int, width: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions `(R * Q, D)` (He et al. 2022, as in their release).
-
-    A quarter of the channels each for sin(column w), cos(column w), sin(row w), cos(row w), with
-    w = 10000^(-4 i / D).
-    """
-    frequency = 10_000.0 ** (-torch.arange(width // 4) / (width // 4))
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [axis.flatten().unsqueeze(1) * frequency for axis in (column, row)]
-    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
