@@ -36,6 +36,7 @@ def fit(
     directory = Path(resume) if resume is not None else _new_directory(config.name, output)
     cli = build_training(config, **_trainer_defaults(directory))
     directory.mkdir(parents=True, exist_ok=True)
+    _keep_metrics(directory)
     (directory / "config.yaml").write_text(config.yaml(), encoding="utf-8")
     handler = _log_to(directory / "log.txt")
     try:
@@ -107,6 +108,16 @@ def _trainer_defaults(directory: Path) -> dict[str, Any]:
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10,
     }
+
+
+def _keep_metrics(directory: Path) -> None:
+    """Set the figures logged before a resume aside as `metrics-N.csv`; the logger starts a file of its own."""
+    logged = directory / "metrics.csv"
+    if logged.is_file():
+        number = 1
+        while (kept := directory / f"metrics-{number}.csv").exists():
+            number += 1
+        logged.rename(kept)
 
 
 def _new_directory(name: str, output: str | None) -> Path:
