@@ -198,8 +198,12 @@ class Encoder(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Linear weights from a normal of deviation .02 cut at two deviations, biases zero (ViT, DINO)."""
+    """Linear weights of Glorot and Bengio 2010, biases zero, as in the first ViT and in MAE.
+
+    The customary deviation of .02 fits a width of 768, where both are alike; at a width of 48 it leaves
+    attention next to nothing to work with, and DINO collapses on small data.
+    """
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -153,13 +153,13 @@ def test_checkpointing_recomputes_and_changes_nothing(settings: dict[str, float]
     assert_same(*found)
 
 
-def test_linear_layers_start_small() -> None:
+def test_linear_layers_start_as_wide_as_their_sides_ask() -> None:
     made = Encoder(64, 2, 4)
     weights = [m.weight for m in made.modules() if isinstance(m, nn.Linear)]
     biases = [m.bias for m in made.modules() if isinstance(m, nn.Linear)]
     assert len(weights) == 2 * 4
     for weight, bias in zip(weights, biases, strict=True):
-        assert weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.1)
         assert bias.abs().max() == 0
 
 
