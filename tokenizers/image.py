@@ -125,7 +125,11 @@ class ImagePatches(Tokenizer):
 
 @lru_cache(maxsize=64)
 def _positions(n: int, rows: int, columns: int, device: torch.device) -> Tensor:
-    """`(n * R * Q, 3)`: time 0, row, column of every patch."""
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    one = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)
-    return one.repeat(n, 1).to(device)
+    """`(n * R * Q, 3)`: time 0, row, column of every patch.
+
+    Made outside inference mode: autograd could not save what a later training step finds here.
+    """
+    with torch.inference_mode(False):
+        row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        one = torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1)
+        return one.repeat(n, 1).to(device)
