@@ -111,7 +111,7 @@ def _trainer_defaults(directory: Path) -> dict[str, Any]:
 
 
 def _keep_metrics(directory: Path) -> None:
-    """Set the figures logged before a resume aside as `metrics-N.csv`; the logger starts a file of its own."""
+    """Set the figures logged before a resume aside as `metrics-N.csv`: the logger starts a new file."""
     logged = directory / "metrics.csv"
     if logged.is_file():
         number = 1
