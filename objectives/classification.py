@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule
+from ..tokenizers.errors import UserError
 from ..tokenizers.tokens import Tokens
 from ..tokenizers.view import View
 from .objective import Loss, Predictor, Read, Spec, Step, Term
@@ -48,8 +49,16 @@ class Classification(Predictor):
         return (Read(self.view),)
 
     def build(self, spec: Spec) -> None:
-        """Make the linear head for the data's classes."""
-        self.head = nn.Linear(spec.width, len(spec.facts(self.view)["classes"]))
+        """Make the linear head for the data's classes.
+
+        Raises:
+            UserError: the data has no labels, or only one class.
+        """
+        classes = spec.facts(self.view).get("classes") or []
+        if len(classes) < 2:
+            found = f"only {classes[0]!r}" if classes else "no labels"
+            raise UserError(f"classification needs at least 2 classes, but the data has {found}")
+        self.head = nn.Linear(spec.width, len(classes))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
