@@ -1,0 +1,147 @@
+"""Clips of audio, decoded and resampled once, kept in memory while there is room.
+
+Shapes: T samples of one clip.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...tokenizers.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("triptych")
+
+
+class Clips:
+    """Random access to clips as waveforms at one rate.
+
+    Files that cannot be used are set aside, with the reason, in `set_aside`; each is reported
+    once. Clips longer than `longest` are cut into equal pieces, which have no text.
+
+    Args:
+        table: as `manifest.read_clips` gives it.
+        rate: Hz; every clip is resampled to it.
+        shortest, longest: seconds.
+        normalise: give each clip mean 0 and variance 1 (wav2vec 2.0 large, XLS-R).
+        tolerance: share of files that may be set aside at the start.
+        cache: gigabytes of decoded audio to keep.
+
+    Raises:
+        UserError: more files than that are unreadable, empty or too short.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        rate: int,
+        shortest: float,
+        longest: float,
+        normalise: bool = False,
+        tolerance: float = 0.1,
+        cache: float = 2.0,
+    ) -> None:
+        self.rate, self.normalise = rate, normalise
+        self.set_aside: dict[str, str] = {}
+        self.table = self._inspect(table, shortest, longest, tolerance)
+        self._room = int(cache * 1e9)
+        self._cache: dict[int, Tensor] = {}
+        self._resamplers: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def samples(self) -> list[int]:
+        """Length of each clip, in samples at `rate`."""
+        return [round(seconds * self.rate) for seconds in self.table["seconds"]]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The clip's waveform `(T,)`, float32; silence if the file fails to decode after all."""
+        if index not in self._cache:
+            waveform = self._decode(index)
+            if waveform.nbytes > self._room:
+                return waveform
+            self._room -= waveform.nbytes
+            self._cache[index] = waveform
+        return self._cache[index]
+
+    def _decode(self, index: int) -> Tensor:
+        import soundfile
+
+        row = self.table.iloc[index]
+        wanted = self.samples[index]
+        try:
+            with soundfile.SoundFile(row["path"]) as file:
+                file.seek(int(row["start"] * file.samplerate))
+                frames = math.ceil(row["seconds"] * file.samplerate)
+                waveform = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True)).mean(1)
+                waveform = self._resample(waveform, file.samplerate)
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            self._put_aside(str(row["name"]), str(error))
+            return torch.zeros(wanted)
+        if self.normalise:
+            deviation, mean = torch.std_mean(waveform, correction=0)
+            waveform = (waveform - mean) / (deviation + 1e-5)
+        return torch.nn.functional.pad(waveform, (0, max(wanted - len(waveform), 0)))[:wanted].clone()
+
+    def _resample(self, waveform: Tensor, rate: int) -> Tensor:
+        if rate == self.rate:
+            return waveform
+        if rate not in self._resamplers:
+            from torchaudio.transforms import Resample
+
+            self._resamplers[rate] = Resample(rate, self.rate)
+        return self._resamplers[rate](waveform)  # type: ignore[no-any-return]
+
+    def _put_aside(self, name: str, reason: str) -> None:
+        if name not in self.set_aside:
+            self.set_aside[name] = reason
+            log.warning("set aside %s: %s", name, reason)
+
+    def _inspect(self, table: pd.DataFrame, shortest: float, longest: float, tolerance: float) -> pd.DataFrame:
+        """Read every header, set bad files aside, cut what is too long; adds `seconds`."""
+        import pandas as pd
+
+        kept: list[dict[str, Any]] = []
+        for row in table.to_dict("records"):
+            end, problem = _header(row)
+            seconds = end - row["start"]
+            if problem is None and seconds < shortest:
+                problem = f"{max(seconds, 0):.3f} s long, but a clip must last at least {shortest:.3f} s"
+            if problem is not None:
+                self._put_aside(row["name"], problem)
+                continue
+            pieces = math.ceil(seconds / longest)
+            for piece in range(pieces):
+                start = row["start"] + piece * seconds / pieces
+                cut = {"text": ""} if pieces > 1 and "text" in row else {}
+                kept.append({**row, **cut, "start": start, "end": start + seconds / pieces, "seconds": seconds / pieces})
+        if len(self.set_aside) > tolerance * len(table) or not kept:
+            name, reason = next(iter(self.set_aside.items()))
+            raise UserError(
+                f"at most {tolerance:.0%} of the {len(table)} audio files may be unusable, but {len(self.set_aside)} "
+                f"are, the first being {name}: {reason}"
+            )
+        return pd.DataFrame(kept)
+
+
+def _header(row: dict[str, Any]) -> tuple[float, str | None]:
+    """Where a clip ends, in seconds, and what is wrong with its file, if anything."""
+    import soundfile
+
+    if not Path(row["path"]).is_file():
+        return 0.0, "no such file"
+    try:
+        duration = soundfile.info(row["path"]).duration
+    except soundfile.LibsndfileError as error:
+        return 0.0, f"cannot be read ({error.error_string})"
+    return duration if math.isnan(row["end"]) else min(row["end"], duration), None

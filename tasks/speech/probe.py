@@ -1,0 +1,118 @@
+"""The letters probe: which letters a clip's transcript holds, read off frozen features.
+
+Shapes: n clips, F features of a clip, K letters.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import seed_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+#: A letter is asked for if at least this share of the clips has it, and this share has not.
+RAREST = 0.1
+#: Inverse strengths of the penalty tried inside the training clips.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Macro AUC of one kind of features, over repeated splits.
+
+    Attributes:
+        splits: AUC of each split, the mean over the letters.
+    """
+
+    splits: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the splits."""
+        return float(np.mean(self.splits))
+
+
+def letters(texts: Sequence[str]) -> tuple[list[str], NDArray[np.bool_]]:
+    """Letters that are neither rare nor everywhere, and which of the n texts have each, `(n, K)`."""
+    lowered = [text.lower() for text in texts]
+    known = sorted({letter for text in lowered for letter in text if letter.isalpha()})
+    present = np.array([[letter in text for letter in known] for text in lowered])
+    share = present.mean(0)
+    kept = (share >= RAREST) & (share <= 1 - RAREST)
+    return [letter for letter, keep in zip(known, kept, strict=True) if keep], present[:, kept]
+
+
+def groups(table: pd.DataFrame) -> NDArray[np.int64]:
+    """A number for each clip, equal for clips that share a prompt or a text, even in a chain."""
+    parent = list(range(len(table)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
+
+    for column in ("prompt", "text"):
+        if column in table:
+            first: dict[str, int] = {}
+            for index, key in enumerate(table[column].str.lower()):
+                parent[root(index)] = root(first.setdefault(key, index))
+    return np.array([root(index) for index in range(len(table))])
+
+
+def folds(group: NDArray[np.int64], repeats: int, count: int = 5) -> list[NDArray[np.bool_]]:
+    """Test masks `(n,)` of `repeats` times `count`-fold cross-validation that never splits a group."""
+    masks = []
+    for repeat in range(repeats):
+        names = np.unique(group)
+        place = np.random.default_rng(seed_of("letters", repeat)).permutation(len(names)) % count
+        fold = place[np.searchsorted(names, group)]
+        masks += [fold == index for index in range(count)]
+    return masks
+
+
+def score(x: Array, present: NDArray[np.bool_], group: NDArray[np.int64], repeats: int = 1) -> Score:
+    """Macro AUC of logistic regressions, one a letter, over splits that keep groups together.
+
+    The strength of the penalty is chosen for all letters at once, on a fifth of the training
+    clips' groups.
+
+    Args:
+        x: `(n, F)` features.
+        present: `(n, K)` which letters each clip has.
+        group: `(n,)` clips that stay on one side of a split.
+        repeats: of five-fold cross-validation.
+    """
+    results = []
+    for test in folds(group, repeats):
+        train = ~test
+        inner = folds(group[train], 1)[0]
+        held = {c: _auc(x[train], present[train], inner, c) for c in STRENGTHS}
+        results.append(_auc(x, present, test, max(held, key=held.__getitem__)))
+    return Score(tuple(results))
+
+
+def _auc(x: Array, present: NDArray[np.bool_], test: NDArray[np.bool_], strength: float) -> float:
+    """Mean AUC over the letters that both sides have and lack."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(x[~test])
+    train_x, test_x = scaler.transform(x[~test]), scaler.transform(x[test])
+    areas = []
+    for column in present.T:
+        y, truth = column[~test], column[test]
+        if len(set(y)) == len(set(truth)) == 2:
+            model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(train_x, y)
+            areas.append(roc_auc_score(truth, model.decision_function(test_x)))
+    return float(np.mean(areas))
