@@ -212,7 +212,11 @@ COMMANDS = (
     Command(
         "predict",
         "what the heads of a run say about data",
-        (RUN, Option("output", "FILE", "where to write (default: in the run directory)"), TRUST),
+        (
+            RUN,
+            Option("output", "FILE", "where to write (default predictions.csv, or .npz for arrays)"),
+            TRUST,
+        ),
         "triptych predict --run runs/vit-1 --data.path photos",
         _stage("predict"),
         ("data", "trainer"),

@@ -15,14 +15,15 @@ from .yaml12 import Node
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-ADVERTISING = ("litlogger", "litmodels")
+ADVERTISING = ("litlogger", "litmodels", "TPU available")
 NEEDLESS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",  # it does
     ".*does not have many workers.*",  # a small run is fastest with none, and the config decides
     ".*The number of training batches .* is smaller than the logging interval.*",
-    ".*Checkpoint directory .* exists and is not empty.*",  # the run directory was asked for
+    ".*directory .* exists and is not empty.*",  # the run directory was asked for
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own use of torch
     ".*GPU available but not used.*",  # the trainer's section of the config decides
+    ".*in eval mode at the start of training.*",  # teachers are, by design
 )
 
 
@@ -51,8 +52,9 @@ def build_training(config: Merged, **trainer: Any) -> LightningCLI:
 
     Args:
         config: merged; its `trainer` section wins over `trainer`.
-        trainer: arguments of the trainer that a command gives, such as callbacks and loggers.
+        trainer: arguments of the trainer that a command gives; its callbacks are added to the config's.
     """
+    from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningCLI
 
     from .data import Data
@@ -61,15 +63,24 @@ def build_training(config: Merged, **trainer: Any) -> LightningCLI:
     quiet_lightning()
     arguments = training_arguments(config)
     new_parser()  # what may be imported holds for LightningCLI's own parser too
+    callbacks = trainer.pop("callbacks", [])
+    missing = {key: value for key, value in trainer.items() if key not in arguments["trainer"]}
+
+    class Training(LightningCLI):
+        """Takes the command's arguments as objects; LightningCLI's own defaults must be plain."""
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            return super().instantiate_trainer(**missing, **kwargs)
+
     with one_sentence(config.name):
-        return LightningCLI(
+        return Training(
             Learner,
             Data,
             args=arguments,
             run=False,
             subclass_mode_data=True,
             save_config_callback=None,
-            trainer_defaults=trainer,
+            trainer_defaults={"callbacks": callbacks},
             parser_kwargs={"exit_on_error": False},
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,7 +19,14 @@ from .config import dotted
 from .trust import TRUSTED, find_class, is_trusted
 from .yaml12 import Node
 
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    Any: "anything",
+}
 Path = tuple[str | int, ...]
 
 
@@ -143,7 +150,7 @@ def fits(value: Any, hint: Any) -> bool:
     from jsonargparse import ArgumentError
 
     try:
-        _judge(hint).parse_object({"value": value})
+        _judge(hint).parse_object({"values": [value]})
     except (ArgumentError, TypeError):
         return False
     return True
@@ -152,7 +159,7 @@ def fits(value: Any, hint: Any) -> bool:
 @cache
 def _judge(hint: Any) -> Any:
     parser = new_parser()
-    parser.add_argument("--value", type=hint)
+    parser.add_argument("--values", type=list[hint])  # in a list, for alone a dataclass takes any scalar
     return parser
 
 
@@ -204,4 +211,6 @@ def describe(hint: Any) -> str:
         return f"a list of {len(get_args(hint))}: {', '.join(describe(item) for item in get_args(hint))}"
     if is_mapping(hint):
         return f"named entries, each {describe(get_args(hint)[1])}"
+    if is_dataclass(hint):
+        return f"a mapping of {', '.join(field.name for field in fields(hint))}"
     return f"of class {hint.__name__}" if isinstance(hint, type) and not get_args(hint) else str(hint)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from triptych.backbones.encoder import Encoder
+from triptych.backbones.schedule import Schedule
 from triptych.tasks import trust as trusting
 from triptych.tasks.build import build_data, build_model
 from triptych.tasks.config import merge
@@ -133,6 +134,21 @@ def test_text_stays_text_where_the_type_wants_it() -> None:
         check(Node(2020, Origin("a.yaml", 3)), str, ("data", "path"))
 
 
+def test_a_scalar_is_no_mapping_of_fields() -> None:
+    node = Node(3, Origin("a.yaml", 2))
+    message = (
+        r"^a.yaml:2: expected model.lr to be a mapping of start, end, warmup, warmup_from, shape, but got 3$"
+    )
+    with pytest.raises(UserError, match=message):
+        check(node, Schedule, ("model", "lr"))
+    assert check(node, Schedule | float, ("model", "lr")) == 3
+    half = Node({"start": node, "shpe": node}, node.origin)
+    with pytest.raises(
+        UserError, match=r"^a.yaml:2: unknown key 'shpe' in model.lr; did you mean 'shape'\?$"
+    ):
+        check(half, Schedule | float, ("model", "lr"))
+
+
 @pytest.mark.parametrize(
     ("hint", "words"),
     [
@@ -195,6 +211,7 @@ def test_the_data_section_must_be_there() -> None:
 
 
 def test_training_is_built_by_lightning_cli_and_its_trainer_is_checked() -> None:
+    from lightning.pytorch.plugins import TorchCheckpointIO
     from triptych.tasks.fitting import build_training
 
     write("third_house/__init__.py", OUTSIDER)
@@ -202,6 +219,9 @@ def test_training_is_built_by_lightning_cli_and_its_trainer_is_checked() -> None
     text = MODEL + "data:\n  class_path: third_house.Outside\n  path: here\ntrainer:\n  max_epochs: 3\n"
     config = merge([write("mine.yaml", text)])
     cli = build_training(config, max_epochs=5, logger=False, enable_checkpointing=False)
+    given = TorchCheckpointIO()
+    trainer = build_training(config, logger=False, plugins=[given]).trainer
+    assert trainer.strategy.checkpoint_io is given
     assert (cli.trainer.max_epochs, cli.datamodule.path, cli.model.model.encoder.width) == (3, "here", 6)
     message = r"^mine.yaml:16: unknown key 'max_epoch' in trainer; did you mean 'max_epochs'\?$"
     with pytest.raises(UserError, match=message):
