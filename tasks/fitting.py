@@ -15,7 +15,14 @@ from .yaml12 import Node
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
-ADVERTISING = ("litlogger", "litmodels", "TPU available")
+ADVERTISING = (
+    "litlogger",
+    "litmodels",
+    "TPU available",
+    "GPU available",
+    "Seed set",
+    "`Trainer.fit` stopped",
+)
 NEEDLESS = (
     ".*LightningCLI's args parameter is intended to run from within Python.*",  # it does
     ".*does not have many workers.*",  # a small run is fastest with none, and the config decides

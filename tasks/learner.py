@@ -138,7 +138,8 @@ class Learner(LightningModule):
     @property
     def epochs(self) -> float:
         """Epochs done, with fractions."""
-        return self.current_epoch + self.batch_in_epoch / max(int(self.trainer.num_training_batches), 1)
+        # Lightning counts infinitely many training batches until it trains
+        return self.current_epoch + self.batch_in_epoch / max(self.trainer.num_training_batches, 1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let objectives clear the gradients of what is frozen now."""

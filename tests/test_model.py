@@ -15,10 +15,14 @@ from triptych.backbones.encoder import BlockOptions, Encoder
 from triptych.backbones.schedule import Schedule
 from triptych.backbones.teacher import Teacher
 from triptych.objectives.classification import Classification
+from triptych.objectives.contrastive import Contrastive
 from triptych.objectives.objective import Loss, Objective, Predictor, Read, Spec, Step, Term
+from triptych.objectives.reconstruction import Reconstruction
+from triptych.objectives.rotation import Rotation
 from triptych.objectives.self_distillation import SelfDistillation
 from triptych.tasks.model import Model
 from triptych.tokenizers.errors import UserError
+from triptych.tokenizers.image import ImagePatches
 from triptych.tokenizers.tokens import Tokens
 from triptych.tokenizers.view import View
 
@@ -100,6 +104,37 @@ def test_three_objectives_cost_one_pass_of_each_branch() -> None:
     made(batch).total.backward()
     # The student's tokenizer reads four views, the teacher's the two that are read through it
     assert calls == {"student encoder": 1, "student rows": 4, "teacher encoder": 1, "teacher rows": 2}
+
+
+def test_sit_dino_and_mae_at_once_cost_one_pass_of_each_branch() -> None:
+    """Six objectives that ship, over image patches: six heads and a decoder, two passes."""
+    targets = {"rotation": torch.tensor([0, 3, 1, 2, 0, 1]), "label": torch.tensor([2, 1, 0, 2, 1, 0])}
+    batch = {
+        "sit": View(
+            "image", torch.randn(6, 3, 8, 12), copies=2, masked=torch.rand(36) < 0.5, targets=targets
+        ),
+        "mae": View("image", torch.randn(3, 3, 8, 12), hidden=torch.rand(18) < 0.5),
+        "global": View("image", torch.randn(6, 3, 8, 12), copies=2),
+        "local": View("image", torch.randn(9, 3, 4, 4), copies=3),
+    }
+    objectives = {
+        "classification": Classification("sit", pool="mean"),
+        "rotation": Rotation("sit"),
+        "contrastive": Contrastive("sit", pool="contrastive"),
+        "reconstruction": Reconstruction("sit", "l1"),
+        "mae": Reconstruction("mae", decoder=Encoder(8, 1, 2)),
+        "distillation": SelfDistillation(prototypes=11, hidden=13, bottleneck=5),
+    }
+    tokenizer = ImagePatches(4, ("class", "rotation", "contrastive"))
+    made = Model({"image": tokenizer}, small_encoder(), objectives, "learned", Teacher())
+    facts = {"channels": 3, "size": [8, 12], "classes": ["a", "b", "c"]}
+    made.build(dict.fromkeys(batch, "image"), {"image": facts})
+    calls = count_calls(made)
+    loss = made(batch)
+    loss.total.backward()
+    assert calls == {"student encoder": 1, "student image": 4, "teacher encoder": 1, "teacher image": 1}
+    assert {name.split("/")[0] for name in loss.terms} == set(objectives)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in made.parameters() if p.requires_grad)
 
 
 def test_a_teacher_that_nothing_reads_never_runs() -> None:
