@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,8 @@ def fit(
     directory.mkdir(parents=True, exist_ok=True)
     _keep_metrics(directory)
     (directory / "config.yaml").write_text(config.yaml(), encoding="utf-8")
-    handler = _log_to(directory / "log.txt")
-    try:
+    with _logged(directory / "log.txt"):
         _train(cli, config, directory, checkpoint, init)
-    finally:
-        LOG.removeHandler(handler)
-        handler.close()
     return directory
 
 
@@ -145,12 +142,18 @@ def _checkpoint_of(run: Path) -> Path:
     return path
 
 
-def _log_to(path: Path) -> logging.Handler:
-    """Send the package's log to the terminal and to the run's `log.txt`."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send the package's log to the terminal and to the run's `log.txt` meanwhile."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers = (file, logging.StreamHandler())
     LOG.setLevel(logging.INFO)
-    LOG.addHandler(handler)
-    if not any(type(known) is logging.StreamHandler for known in LOG.handlers):
-        LOG.addHandler(logging.StreamHandler())
-    return handler
+    for handler in handlers:
+        LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOG.removeHandler(handler)
+            handler.close()
