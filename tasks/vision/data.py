@@ -93,11 +93,19 @@ class Images(Data):
         return {MODALITY: {"channels": self.channels, "size": list(self._size), "classes": source.classes}}
 
     def samples(self, split: Split, plain: bool = False) -> ImageSamples:
-        """The images of a split, as the config's views or as the view `plain` alone."""
+        """The images of a split, as the config's views or as the view `plain` alone.
+
+        Outside the train part a view of one copy is not augmented, so that a classifier is judged on the
+        pictures as they are; where several copies are compared, their difference is the task and stays.
+        """
         source = self._found()
         options = {PLAIN: ImageView()} if plain else self.view_options
+        if split != "train":
+            options = {name: view if view.copies > 1 else view.bare() for name, view in options.items()}
         makers = {
-            name: ViewMaker(name, view, self._size, self._normalise, self.seed, bool(source.classes))
+            name: ViewMaker(
+                name, view, self._size, self._normalise, self.seed, bool(source.classes), self._num_tokens
+            )
             for name, view in options.items()
         }
         assert self.channels is not None
@@ -118,6 +126,9 @@ class Images(Data):
     def _size(self) -> tuple[int, int]:
         assert self.size is not None
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def _num_tokens(self, shape: Sequence[int]) -> int:
+        return self.tokenizers[MODALITY].num_tokens(shape)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean) / self.std

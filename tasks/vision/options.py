@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -69,12 +69,10 @@ class Mask:
     """Patches that the student does not see.
 
     Attributes:
-        patch: side of the tokenizer's patch in pixels.
         ratio: share of the patches, the same number in every entry.
         hide: drop them before the encoder (MAE) instead of replacing them by the mask token.
     """
 
-    patch: int
     ratio: float = 0.5
     hide: bool = False
 
@@ -104,3 +102,7 @@ class ImageView:
     rotate: bool = False
     corrupt: Corrupt | None = None
     mask: Mask | None = None
+
+    def bare(self) -> ImageView:
+        """The view without its augmentation; turns, corruption and masks stay, which are tasks."""
+        return replace(self, crop=None, flip=0.0, warp=None, colour=None)

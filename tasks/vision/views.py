@@ -45,6 +45,7 @@ class ViewMaker:
         normalise: maps pixels between 0 and 1 to what the model reads.
         seed: of the run.
         labelled: whether the view carries the target `label`.
+        num_tokens: L, as the model's tokenizer counts them for (C, H, W); for masks alone.
 
     Raises:
         UserError: the options do not fit the size.
@@ -58,11 +59,15 @@ class ViewMaker:
         normalise: Callable[[Tensor], Tensor],
         seed: int,
         labelled: bool,
+        num_tokens: Callable[[Sequence[int]], int] | None = None,
     ) -> None:
         self.name, self.options, self.normalise = name, options, normalise
         self.size = size if options.size is None else (options.size, options.size)
         self.seed, self.labelled = seed, labelled
         self._check()
+        if options.mask is not None:
+            assert num_tokens is not None
+            self.patches = num_tokens((1, *self.size))
 
     def __call__(self, pictures: Sequence[Picture]) -> View:
         """The view `(n, C, H, W)`, copy-major, with its targets and masks."""
@@ -140,13 +145,8 @@ class ViewMaker:
             draws["corrupt"] = torch.rand(6, generator=random)
             draws["noise"] = torch.randn(channels, *self.size, generator=random)
         if options.mask is not None:
-            draws["mask"] = random_patches(self._patches, options.mask.ratio, random)
+            draws["mask"] = random_patches(self.patches, options.mask.ratio, random)
         return draws
-
-    @property
-    def _patches(self) -> int:
-        assert self.options.mask is not None
-        return (self.size[0] // self.options.mask.patch) * (self.size[1] // self.options.mask.patch)
 
     def _check(self) -> None:
         height, width = self.size
@@ -154,11 +154,6 @@ class ViewMaker:
         if self.options.rotate and height != width:
             raise UserError(
                 f"a view with rotate must be square, but {self.name!r} is {height}x{width} pixels"
-            )
-        if mask is not None and (height % mask.patch or width % mask.patch):
-            raise UserError(
-                f"the size of view {self.name!r} must be a multiple of its mask's patch ({mask.patch}), "
-                f"but is {height}x{width} pixels"
             )
         if mask is not None and not 0 < mask.ratio < 1:
             raise UserError(

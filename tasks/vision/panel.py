@@ -1,0 +1,112 @@
+"""What the panel of images says of a run: figures beside their baselines, and a picture.
+
+Shapes: B samples, D feature width, K classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...objectives.classification import Classification
+from ...tokenizers.errors import UserError
+from ..features import Features, Pool, features, knn_predict, wilson
+from ..panel import Row
+from ..run import Run
+
+#: Chosen before any test part was looked at: DINO's protocol (Caron et al. 2021).
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+KNN = f"kNN accuracy (k={NEIGHBOURS}, T={TEMPERATURE})"
+ACCURACY = "accuracy"
+
+#: Features that are compared; the first is the headline.
+POOLS: dict[str, Pool] = {"class token": "class", "mean of patches": "mean", "both": "both"}
+
+#: How wide the tuned SVM searches.
+SVM_GRID = {"C": [1.0, 3.0, 10.0, 30.0], "gamma": [0.25, 0.5, 1.0, 2.0, 4.0]}
+
+
+def measure(run: Run) -> list[Row]:
+    """The run's figures on its test part, beside its baselines.
+
+    A run with a classification head is measured by its accuracy, any other by its nearest neighbours on
+    frozen features; labels serve the neighbours alone.
+
+    Raises:
+        UserError: the test part has no labels.
+    """
+    data = run.data()
+    pixels = (
+        features(run.model, data.plain("train")).labelled(),
+        features(run.model, data.plain("test")).labelled(),
+    )
+    if not len(pixels[0].label) or not len(pixels[1].label):
+        raise UserError("figures need labelled images in the train and test parts, but one of them has none")
+    if any(isinstance(member, Classification) for _, member in run.model.objective):
+        return _supervised(run, *pixels)
+    return _frozen(run)
+
+
+def _supervised(run: Run, train: Features, test: Features) -> list[Row]:
+    """Accuracy of the head, and of what needs no network."""
+    predicted = torch.cat([run.model.predict(batch["plain"]).argmax(1) for batch in run.data().plain("test")])
+    rows = [row("this run", ACCURACY, predicted, test.label, baseline=False)]
+    if train.raw is not None and test.raw is not None:
+        rows.append(row("3-NN on pixels", ACCURACY, nearest(train.raw, train.label, test.raw), test.label))
+        rows.append(
+            row("RBF-SVM on pixels, tuned", ACCURACY, svm(train.raw, train.label, test.raw), test.label)
+        )
+    return rows
+
+
+def _frozen(run: Run) -> list[Row]:
+    """Nearest neighbours on three kinds of features of the run and of an untrained encoder, and on pixels."""
+    data, rows, untrained = run.data(), [], run.untrained()
+    for system, model in (("this run", run.model), ("untrained encoder", untrained)):
+        for kind, pool in POOLS.items():
+            train, test = (
+                features(model, data.plain(part), pool=pool).labelled() for part in ("train", "test")
+            )
+            predicted = knn_predict(train.x, train.label, test.x, NEIGHBOURS, TEMPERATURE)
+            rows.append(row(f"{system}, {kind}", KNN, predicted, test.label, baseline=model is untrained))
+    if train.raw is not None and test.raw is not None:
+        predicted = knn_predict(train.raw, train.label, test.raw, NEIGHBOURS, TEMPERATURE)
+        rows.append(row("raw pixels", KNN, predicted, test.label))
+    return rows
+
+
+def row(system: str, metric: str, predicted: Tensor, label: Tensor, baseline: bool = True) -> Row:
+    """Accuracy with Wilson's 95 % interval."""
+    correct = int((predicted == label).sum())
+    return Row(system, metric, correct / len(label), *wilson(correct, len(label)), baseline)
+
+
+def nearest(train: Tensor, label: Tensor, query: Tensor) -> Tensor:
+    """Classes by the three nearest neighbours."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    model = KNeighborsClassifier(3).fit(train.numpy(), label.numpy())
+    return torch.from_numpy(model.predict(query.numpy()))
+
+
+def svm(train: Tensor, label: Tensor, query: Tensor) -> Tensor:
+    """Classes by an RBF support vector machine, tuned by 5-fold cross-validation on the train part alone.
+
+    `gamma` is searched around scikit-learn's `scale`, 1 / (values * variance).
+    """
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.svm import SVC
+
+    scale = 1 / (train.shape[1] * train.var().item())
+    grid = {"C": SVM_GRID["C"], "gamma": [factor * scale for factor in SVM_GRID["gamma"]]}
+    search = GridSearchCV(SVC(), grid, cv=5, n_jobs=1).fit(train.numpy(), label.numpy())
+    return torch.from_numpy(search.predict(query.numpy()))
+
+
+def picture(run: Run, path: Path) -> str:
+    """Draw the attention of the class token over test images; returns the caption."""
+    from .picture import draw_attention
+
+    return draw_attention(run, path)
