@@ -1,0 +1,265 @@
+"""Images on disk, as they lie: found, split, read rightly, and refused in one sentence."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from triptych.tasks.data import PLAIN
+from triptych.tasks.vision.data import Images
+from triptych.tasks.vision.read import read_image
+from triptych.tasks.vision.sources import assign
+from triptych.tokenizers.errors import UserError
+
+
+def images(path: Path | str, **settings: object) -> Images:
+    made = Images(str(path), **{"size": 6, "batch_size": 4, **settings})  # type: ignore[arg-type]
+    made.setup()
+    return made
+
+
+def save(path: Path, value: int = 128, size: tuple[int, int] = (5, 7), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value,) * 3).save(path)
+
+
+def class_folders(root: Path, per_class: int = 20) -> Path:
+    for number, name in enumerate(("cat", "dog")):
+        for i in range(per_class):
+            save(root / name / f"{i}.png", 10 * i + number)
+    return root
+
+
+# Where they come from.
+
+
+def test_digits_are_cut_into_five_stratified_folds() -> None:
+    seen: list[str] = []
+    for fold in range(5):
+        data = images("digits", fold=fold, size=None)
+        assert data.facts()["image"] == {
+            "channels": 1,
+            "size": [8, 8],
+            "classes": [str(i) for i in range(10)],
+        }
+        parts = [set(data.names(split)) for split in ("train", "val", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 1797
+        labels = torch.tensor(data.samples("test").labels)
+        assert labels.bincount().min() >= 34 and labels.bincount().max() <= 38
+        seen += parts[2]
+    assert len(seen) == len(set(seen)) == 1797
+
+
+def test_digits_keep_their_pixels() -> None:
+    from sklearn.datasets import load_digits
+
+    data = images("digits", size=None, mean=0.0, std=1.0)
+    (batch, *_) = data.plain("test")
+    first = load_digits().images[int(data.names("test")[0])] / 16
+    torch.testing.assert_close(batch[PLAIN].data[0, 0], torch.tensor(first, dtype=torch.float32))
+
+
+def test_class_folders_are_split_by_a_hash_of_each_name(tmp_path: Path) -> None:
+    before = images(class_folders(tmp_path))
+    assert before.facts()["image"]["classes"] == ["cat", "dog"]
+    parts = {split: set(before.names(split)) for split in ("train", "val", "test")}
+    assert sum(map(len, parts.values())) == 40 and all(parts.values())
+    for i in range(20, 30):
+        save(tmp_path / "cat" / f"{i}.png")
+    after = images(tmp_path)
+    for split, names in parts.items():
+        assert names <= set(after.names(split))  # nothing moves when images are added
+    labels = dict(zip(before.names("train"), before.samples("train").labels, strict=True))
+    assert all(label == (0 if name.startswith("cat/") else 1) for name, label in labels.items())
+
+
+def test_split_folders_are_kept(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        class_folders(tmp_path / split, per_class=3)
+    data = images(tmp_path)
+    for split in ("train", "val", "test"):
+        assert {name.split("/")[0] for name in data.names(split)} == {split}
+        assert sorted(data.samples(split).labels) == [0, 0, 0, 1, 1, 1]
+
+
+def test_without_a_val_folder_a_tenth_of_train_becomes_it() -> None:
+    names = [f"train/{i}" for i in range(500)] + ["test/1"]
+    parts = assign(names, ["train"] * 500 + ["test"])
+    assert parts[-1] == "test" and set(parts[:-1]) == {"train", "val"}
+    assert 25 < parts.count("val") < 80
+
+
+def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
+    for i in range(8):
+        save(tmp_path / f"{i}.jpg")
+    data = images(tmp_path)
+    assert data.facts()["image"]["classes"] == []
+    view = data.samples("train").collate([data.samples("train")[0, 0]])["train"]
+    assert view.targets == {}
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_paths(tmp_path: Path, kind: str) -> None:
+    import pandas as pd
+
+    for i in range(6):
+        save(tmp_path / "pictures" / f"{i}.png")
+    frame = pd.DataFrame(
+        {
+            "path": [f"pictures/{i}.png" for i in range(6)],
+            "label": ["7", "10", None, "7", "10", "7"],
+            "split": ["train", "train", "train", "val", "test", "test"],
+        }
+    )
+    table = tmp_path / f"table.{kind}"
+    frame.to_csv(table, index=False) if kind == "csv" else frame.to_parquet(table)
+    data = images(table)
+    assert data.facts()["image"]["classes"] == ["7", "10"]  # numbers by size
+    assert data.samples("train").labels == [0, 1, -1]
+    assert data.names("test") == ["pictures/4.png", "pictures/5.png"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white", "shape"), [("uint8", 255, ()), ("uint16", 65535, ()), ("float32", 1.0, (3,))]
+)
+def test_arrays(tmp_path: Path, dtype: str, white: float, shape: tuple[int, ...]) -> None:
+    values = np.zeros((30, 5, 7, *shape), dtype)
+    values[:, 2, 4] = white
+    np.savez(
+        tmp_path / "a.npz", train_x=values, train_y=np.arange(30) % 3, test_x=values[:4], test_y=[0, 1, 2, 0]
+    )
+    data = images(tmp_path / "a.npz", size=None, mean=0.0, std=1.0)
+    assert data.facts()["image"] == {
+        "channels": 3 if shape else 1,
+        "size": [5, 7],
+        "classes": ["0", "1", "2"],
+    }
+    (batch,) = data.plain("test")
+    assert batch[PLAIN].data.shape == (4, 3 if shape else 1, 5, 7)
+    assert batch[PLAIN].data.sum((2, 3)).eq(1).all() and batch[PLAIN].data[:, :, 2, 4].eq(1).all()
+    assert len(data.names("train")) + len(data.names("val")) == 30
+
+
+# What is wrong with them.
+
+
+def test_unreadable_files_are_set_aside_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "cat" / "bad.png").write_bytes(b"no image")
+    whole = (tmp_path / "cat" / "3.png").read_bytes()
+    (tmp_path / "dog" / "short.png").write_bytes(whole[: len(whole) - 30])
+    with caplog.at_level(logging.WARNING, "triptych"):
+        data = images(tmp_path)
+    assert "set aside 2 of 42 images" in caplog.text
+    assert "cat/bad.png" in caplog.text and "dog/short.png" in caplog.text
+    assert sum(len(data.names(split)) for split in ("train", "val", "test")) == 40
+
+
+def test_too_many_unreadable_files_are_refused(tmp_path: Path) -> None:
+    class_folders(tmp_path, per_class=4)
+    (tmp_path / "cat" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of the 9 images .* more than the 10% allowed .* cat/bad.png"):
+        images(tmp_path)
+
+
+def test_a_file_that_breaks_later_is_stood_in_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples = images(class_folders(tmp_path)).samples("train")
+    assert isinstance(samples.images[0], Path)
+    samples.images[0].unlink()
+    with caplog.at_level(logging.WARNING, "triptych"):
+        picture, again = samples[0, 0], samples[1, 0]
+    assert torch.equal(picture.pixels, samples[0, 1].pixels) and picture.label == samples.labels[1]
+    assert torch.equal(picture.pixels, again.pixels)
+    assert caplog.text.count("stands in") == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: root / "nowhere", "no folder or file of images at .*nowhere"),
+        (lambda root: root, "no images in"),
+        (
+            lambda root: _write(root / "table.csv", "file,label\na.png,1\n"),
+            "needs a column 'path', but .* has file, label",
+        ),
+        (lambda root: _write(root / "table.csv", "path\n"), "no rows"),
+        (
+            lambda root: _write(root / "table.csv", "path,split\na.png,dev\n"),
+            "train, val or test, but is 'dev' in row 1",
+        ),
+        (lambda root: _write(root / "notes.txt", "hello"), "must be a folder, .* but path is .*notes.txt"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(tmp_path: Path, make, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        images(make(tmp_path))
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_arrays_that_are_no_images(tmp_path: Path) -> None:
+    for arrays, message in (
+        ({"x": np.zeros(3)}, "needs the array train_x, but .* has x"),
+        ({"train_x": np.zeros((4, 5))}, "must be .images, height, width.*but is .4, 5."),
+        ({"train_x": np.full((4, 5, 5), 16.0)}, "between 0 and 1, but span 16 to 16"),
+        (
+            {"train_x": np.zeros((4, 5, 5)), "train_y": np.zeros(3)},
+            "train_x has 4 images, but train_y has 3 labels",
+        ),
+    ):
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(UserError, match=message):
+            images(tmp_path / "a.npz")
+
+
+def test_pictures_of_no_common_size_need_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"size of the images .* must be given, as in --data.size 64"):
+        images(class_folders(tmp_path), size=None)
+
+
+# How a file becomes pixels.
+
+
+def test_sixteen_bits_keep_their_depth(tmp_path: Path) -> None:
+    values = np.array([[0, 300], [40_000, 65_535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = torch.tensor(values / 65_535, dtype=torch.float32)
+    torch.testing.assert_close(read_image(tmp_path / "deep.png", 1), expected[None])
+    assert read_image(tmp_path / "deep.png", 3).shape == (3, 2, 2)
+
+
+def test_palette_cmyk_transparency_and_grey(tmp_path: Path) -> None:
+    red = Image.new("RGB", (2, 2), (255, 0, 0))
+    red.quantize(4).save(tmp_path / "palette.png")
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("L", (2, 2), 51).save(tmp_path / "grey.png")
+    pure = torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 2, 2)
+    torch.testing.assert_close(read_image(tmp_path / "palette.png", 3), pure)
+    torch.testing.assert_close(read_image(tmp_path / "cmyk.jpg", 3), pure, atol=0.03, rtol=0)
+    assert read_image(tmp_path / "clear.png", 3).max() == 0
+    torch.testing.assert_close(read_image(tmp_path / "grey.png", 3), torch.full((3, 2, 2), 0.2))
+
+
+def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
+    image = Image.new("L", (3, 2), 0)
+    image.putpixel((0, 0), 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    found = read_image(tmp_path / "turned.png", 1)
+    assert found.shape == (1, 3, 2) and found[0, 0, 1] == 1
+
+
+def test_grey_pictures_have_one_channel_unless_told(tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / f"{i}.png", mode="L")
+    assert images(tmp_path).facts()["image"]["channels"] == 1
+    assert images(tmp_path, channels=3).facts()["image"]["channels"] == 3
+    save(tmp_path / "colour.png")
+    assert images(tmp_path).facts()["image"]["channels"] == 3
