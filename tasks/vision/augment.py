@@ -69,19 +69,10 @@ def distort_colour(image: Tensor, colour: Colour, draws: Tensor) -> Tensor:
     return T.solarize(image, 0.5) if solarize < colour.solarize else image
 
 
-def warp(images: Tensor, options: Warp, draws: Tensor, knots: Tensor) -> Tensor:
-    """Resample `(n, C, H, W)` along a random affine map and a smooth displacement, each entry its own.
-
-    Args:
-        draws: `(n, WARP_DRAWS)`.
-        knots: `(n, 2, 3, 3)`, standard normal.
-    """
+def warp(images: Tensor, options: Warp, draws: Tensor) -> Tensor:
+    """Resample `(n, C, H, W)` along a random affine map, each entry its own; `draws` is `(n, WARP_DRAWS)`."""
     matrices = warp_matrices(options, draws, images.shape[-2] / images.shape[-1])
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    if options.elastic:
-        size = images.shape[-2:]
-        smooth = F.interpolate(options.elastic * knots, size, mode="bicubic", align_corners=True)
-        grid = grid + smooth.permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode=options.outside, align_corners=False)
 
 

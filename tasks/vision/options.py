@@ -15,8 +15,6 @@ class Warp:
         shift: along each axis, as a share of the side.
         zoom: magnification, from and to.
         shear: in degrees, to either side.
-        elastic: strength of a random smooth displacement (Simard et al. 2003): its deviation at
-            each knot of a 3 x 3 grid, as a share of half the side.
         outside: what lies beyond the border: black (`zeros`), the border's pixels or the mirrored picture.
     """
 
@@ -24,7 +22,6 @@ class Warp:
     shift: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
     shear: float = 0.0
-    elastic: float = 0.0
     outside: Literal["zeros", "border", "reflection"] = "zeros"
 
 
@@ -86,7 +83,7 @@ class ImageView:
         size: pixels a side; None takes the data's.
         crop: share of the picture's area that a random crop shows, from and to; None shows it whole.
         flip: share of entries mirrored left to right.
-        warp: rotation, shift, zoom, shear and elastic displacement.
+        warp: rotation, shift, zoom and shear.
         colour: photometric distortion.
         rotate: turn each entry by 0, 90, 180 or 270 degrees, and give the turn as the target `rotation`.
         corrupt: noise and erased blocks, for the student alone.

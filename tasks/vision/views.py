@@ -76,9 +76,7 @@ class ViewMaker:
         images = torch.stack([self._one(p.pixels, d) for p, d in zip(entries, draws, strict=True)])
         targets = {"label": torch.tensor([p.label for p in entries])} if self.labelled else {}
         if options.warp is not None:
-            images = augment.warp(images, options.warp, _stack(draws, "warp"), _stack(draws, "knots")).clamp(
-                0, 1
-            )
+            images = augment.warp(images, options.warp, _stack(draws, "warp"))
         if options.rotate:
             targets["rotation"] = _stack(draws, "turns")
             images = augment.quarter_turns(images, targets["rotation"])
@@ -138,7 +136,6 @@ class ViewMaker:
             draws["colour"] = torch.rand(augment.COLOUR_DRAWS, generator=random)
         if options.warp is not None:
             draws["warp"] = torch.rand(augment.WARP_DRAWS, generator=random)
-            draws["knots"] = torch.randn(2, 3, 3, generator=random)
         if options.rotate:
             draws["turns"] = torch.randint(4, (), generator=random)
         if options.corrupt is not None:
