@@ -2,8 +2,9 @@
 
 timm's models are small and rectangular here, their weights random and none of them trivial. At another
 resolution both resample learnt positions bicubically with antialiasing, in whole patches, as DINOv2 with
-registers does; DINO's own release resamples without antialiasing and with a small offset. Grids of one column are left out: there the
-kernel that torch 2.14 takes for timm's memory layout is wrong, by more than 1 against double precision.
+registers does; DINO's own release resamples without antialiasing and with a small offset. Grids of one
+column are left out: there the kernel that torch 2.14 takes for timm's memory layout is wrong, by more than
+1 against double precision.
 
 Shapes: n images, S packed tokens, D width.
 """
@@ -22,47 +23,40 @@ from triptych.tokenizers.view import View
 
 from .helpers import randomise
 
-WIDTH, DEPTH, HEADS, PATCH, SIZE = 24, 3, 3, 8, (24, 40)
-SMALL = {
-    "pretrained": False,
-    "num_classes": 0,
-    "img_size": SIZE,
-    "patch_size": PATCH,
-    "embed_dim": WIDTH,
-    "depth": DEPTH,
-    "num_heads": HEADS,
-    "dynamic_img_size": True,
-}
+SIZE = (24, 40)
+SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
 REGISTERS = ("class", "register0", "register1", "register2", "register3")
-MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], BlockOptions, float]] = {
-    "ViT": ("vit_tiny_patch16_224", {}, ("class",), BlockOptions(), 4.0),
-    "DINO": ("vit_small_patch16_224.dino", {"mlp_ratio": 3.0}, ("class",), BlockOptions(), 3.0),
+SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 2 * 2.5}  # gate and value packed
+MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], BlockOptions]] = {
+    "ViT": ("vit_tiny_patch16_224", {}, ("class",), BlockOptions()),
+    "DINO": ("vit_small_patch16_224.dino", {}, ("class",), BlockOptions()),
     "no class token": (
         "vit_tiny_patch16_224",
-        {"class_token": False, "global_pool": "avg", "fc_norm": False},
+        {"class_token": False, "global_pool": "avg"},
         (),
         BlockOptions(),
-        4.0,
     ),
     "DINOv2": (
         "vit_small_patch14_reg4_dinov2",
-        {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 2 * 2.5},
+        SWIGLU,
         REGISTERS,
         BlockOptions(layer_scale=1e-5, feedforward="swiglu"),
-        2.5,
     ),
 }
 each_model = pytest.mark.parametrize("name", MODELS)
 
 
-def build(name: str) -> tuple[nn.Module, ImagePatches, Encoder]:
+def build(name: str, **shape: Any) -> tuple[nn.Module, ImagePatches, Encoder]:
     """timm's model, and our tokenizer and encoder with its weights."""
-    architecture, changes, prefix, options, ratio = MODELS[name]
-    theirs = timm.create_model(architecture, **(SMALL | changes)).eval()
-    randomise(theirs, 0.2)
-    tokenizer = ImagePatches(PATCH, prefix)
-    tokenizer.build(WIDTH, {"channels": 3, "size": SIZE})
-    encoder = Encoder(WIDTH, DEPTH, HEADS, ratio, block=options)
+    architecture, changes, prefix, options = MODELS[name]
+    settings = {"num_classes": 0, "fc_norm": False, "dynamic_img_size": True}
+    theirs = timm.create_model(architecture, pretrained=False, **settings, **changes, **shape).eval()
+    randomise(theirs, 1 / theirs.embed_dim**0.5)
+    (height, width), (patch, _) = theirs.patch_embed.img_size, theirs.patch_embed.patch_size
+    tokenizer, block = ImagePatches(patch, prefix), theirs.blocks[0]
+    tokenizer.build(theirs.embed_dim, {"channels": 3, "size": [height, width]})
+    ratio = block.mlp.fc2.in_features / theirs.embed_dim
+    encoder = Encoder(theirs.embed_dim, len(theirs.blocks), block.attn.num_heads, ratio, block=options)
     transplant(theirs.state_dict(), tokenizer, encoder)
     return theirs, tokenizer, encoder
 
@@ -71,17 +65,18 @@ def transplant(state: dict[str, Tensor], tokenizer: ImagePatches, encoder: Encod
     """Every weight of timm's has its place: blocks and norm by name, tokens and positions by meaning."""
     position = state.pop("pos_embed")[0]
     tokens = [state.pop(name)[0] for name in ("cls_token", "reg_token") if name in state]
-    if len(position) > SIZE[0] * SIZE[1] // PATCH**2:  # the class token's position comes first
-        tokens[0] = tokens[0] + position[:1]
-        position = position[1:]
-    of_tokenizer = {
-        "proj.weight": state.pop("patch_embed.proj.weight").flatten(1),
-        "proj.bias": state.pop("patch_embed.proj.bias"),
-        "position_embedding": position,
-        "prefix_tokens": torch.cat(tokens) if tokens else torch.zeros(0, WIDTH),
-        "mask_token": tokenizer.mask_token,  # ours alone
-    }
-    tokenizer.load_state_dict(of_tokenizer)
+    patches = len(tokenizer.position_embedding)
+    if len(position) > patches:  # the class token's position comes first
+        tokens[0] = tokens[0] + position[:-patches]
+    tokenizer.load_state_dict(
+        {
+            "proj.weight": state.pop("patch_embed.proj.weight").flatten(1),
+            "proj.bias": state.pop("patch_embed.proj.bias"),
+            "position_embedding": position[-patches:],
+            "prefix_tokens": torch.cat([position[:0], *tokens]),
+            "mask_token": tokenizer.mask_token,  # ours alone
+        }
+    )
     encoder.load_state_dict(state)
 
 
@@ -98,16 +93,27 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 @each_model
 def test_all_final_tokens(name: str) -> None:
-    theirs, tokenizer, encoder = build(name)
+    theirs, tokenizer, encoder = build(name, **SMALL)
     images = torch.randn(2, 3, *SIZE)
     (ours,) = encode(tokenizer, encoder, images)
     assert_close(ours, theirs.forward_features(images))
 
 
+@pytest.mark.slow
+@each_model
+def test_all_final_tokens_at_full_size(name: str) -> None:
+    """ViT-Ti/16 and ViT-S/16 at 224 pixels, ViT-S/14 with registers and SwiGLU at 518."""
+    theirs, tokenizer, encoder = build(name)
+    images = torch.randn(1, 3, *theirs.patch_embed.img_size)
+    with torch.no_grad():
+        (ours,) = encode(tokenizer, encoder, images)
+        assert_close(ours, theirs.forward_features(images))
+
+
 @each_model
 def test_gradients(name: str) -> None:
     """Of an uneven scalar, with respect to the images and to the weights of first and last block."""
-    theirs, tokenizer, encoder = build(name)
+    theirs, tokenizer, encoder = build(name, **SMALL)
     found = []
     for model in (theirs.forward_features, lambda x: encode(tokenizer, encoder, x)[0]):
         images = torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -119,9 +125,8 @@ def test_gradients(name: str) -> None:
     for name, parameter in encoder.named_parameters():
         assert_close_relative(parameter.grad, weights[name])
     assert_close_relative(tokenizer.proj.weight.grad, weights["patch_embed.proj.weight"].flatten(1))
-    position = weights["pos_embed"][0]
     patches = len(tokenizer.position_embedding)
-    assert_close_relative(tokenizer.position_embedding.grad, position[len(position) - patches :])
+    assert_close_relative(tokenizer.position_embedding.grad, weights["pos_embed"][0, -patches:])
     if "cls_token" in weights:
         assert_close_relative(tokenizer.prefix_tokens.grad[:1], weights["cls_token"][0])
 
@@ -133,7 +138,7 @@ def assert_close_relative(ours: Tensor, theirs: Tensor) -> None:
 @each_model
 @pytest.mark.parametrize("size", [(40, 24), (16, 16), (56, 64), (8, 8)], ids=str)
 def test_other_resolutions(name: str, size: tuple[int, int]) -> None:
-    theirs, tokenizer, encoder = build(name)
+    theirs, tokenizer, encoder = build(name, **SMALL)
     images = torch.randn(2, 3, *size)
     (ours,) = encode(tokenizer, encoder, images)
     assert_close(ours, theirs.forward_features(images))
@@ -141,7 +146,7 @@ def test_other_resolutions(name: str, size: tuple[int, int]) -> None:
 
 @each_model
 def test_crops_of_several_sizes_in_one_packed_pass(name: str) -> None:
-    theirs, tokenizer, encoder = build(name)
+    theirs, tokenizer, encoder = build(name, **SMALL)
     crops = [torch.randn(2, 3, *SIZE), torch.randn(5, 3, 16, 16), torch.randn(1, 3, 8, 32)]
     for ours, images in zip(encode(tokenizer, encoder, *crops), crops, strict=True):
         assert_close(ours, theirs.forward_features(images))
