@@ -98,8 +98,8 @@ def quiet_lightning() -> None:
     def wanted(record: logging.LogRecord) -> bool:
         return not any(word in record.getMessage() for word in ADVERTISING)
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(wanted)
+    for name in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").addFilter(wanted)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls, not ours
     for message in NEEDLESS:
         warnings.filterwarnings("ignore", message)
