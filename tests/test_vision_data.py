@@ -12,6 +12,7 @@ from triptych.tasks.vision.data import Images
 from triptych.tasks.vision.read import read_image
 from triptych.tasks.vision.sources import assign
 from triptych.tokenizers.errors import UserError
+from triptych.tokenizers.image import ImagePatches
 
 
 def images(path: Path | str, **settings: object) -> Images:
@@ -217,9 +218,20 @@ def test_arrays_that_are_no_images(tmp_path: Path) -> None:
             images(tmp_path / "a.npz")
 
 
-def test_pictures_of_no_common_size_need_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"size of the images .* must be given, as in --data.size 64"):
-        images(class_folders(tmp_path), size=None)
+def test_pictures_of_several_sizes_need_one_given(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    assert images(tmp_path, size=None).facts()["image"]["size"] == [7, 5]
+    save(tmp_path / "cat" / "wide.png", size=(9, 7))
+    with pytest.raises(UserError, match=r"several sizes \(7x5 and 7x9 pixels\) .* such as --data.size 64"):
+        images(tmp_path, size=None)
+
+
+def test_many_tokens_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = Images(str(class_folders(tmp_path)), size=80)
+    data.attach({"image": ImagePatches(2)})
+    with caplog.at_level(logging.WARNING, "triptych"):
+        data.setup()
+    assert "80x80 pixels give 1600 tokens each" in caplog.text
 
 
 # How a file becomes pixels.

@@ -19,11 +19,14 @@ from ...tokenizers.errors import UserError
 from ...tokenizers.view import Batch
 from ..data import PLAIN, Data, Split
 from .options import ImageView
-from .read import UNREADABLE, check, is_grey, read_image
+from .read import UNREADABLE, check, is_grey, read_image, size_of
 from .sources import Source, find
 from .views import MODALITY, Picture, ViewMaker
 
 LOG = logging.getLogger("triptych")
+
+#: Tokens of an image above which a step is slow enough to say so.
+MANY = 1_024
 
 #: Up to so many files are decoded whole before training starts; of more, the headers alone are read.
 DECODED = 5_000
@@ -86,6 +89,12 @@ class Images(Data):
         if self.size is None:
             self.size = _common_size(source.images, self.path)
         self.source = source
+        tokens = self._num_tokens((1, *self._size)) if self.tokenizers else 0
+        if tokens > MANY:
+            LOG.warning(
+                f"images of {self._size[0]}x{self._size[1]} pixels give {tokens} tokens each, which is slow; "
+                "try a smaller --data.size or a larger --model.tokenizers.image.patch"
+            )
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """Channels, size in pixels, and the classes' names."""
@@ -195,16 +204,23 @@ def readable(source: Source, path: str, limit: float) -> Source:
 
 def _channels(images: Sequence[Tensor | Path]) -> int:
     """1 if all of a hundred images, spread evenly, are grey, else 3."""
-    some = images[:: max(1, len(images) // 100)]
-    grey = all(len(image) == 1 if isinstance(image, Tensor) else is_grey(image) for image in some)
+    grey = all(len(image) == 1 if isinstance(image, Tensor) else is_grey(image) for image in _some(images))
     return 1 if grey else 3
 
 
 def _common_size(images: Sequence[Tensor | Path], path: str) -> tuple[int, int]:
-    """(H, W) shared by all images."""
-    shapes = {tuple(image.shape[1:]) for image in images if isinstance(image, Tensor)}
-    if len(shapes) == 1:
-        return shapes.pop()  # type: ignore[return-value]
+    """(H, W) that a hundred images, spread evenly, share."""
+    some = _some(images)
+    sizes = {
+        (image.shape[1], image.shape[2]) if isinstance(image, Tensor) else size_of(image) for image in some
+    }
+    if len(sizes) == 1:
+        return sizes.pop()
+    shown = " and ".join(f"{height}x{width}" for height, width in sorted(sizes)[:2])
     raise UserError(
-        f"the size of the images in {path!r} must be given, as in --data.size 64, and it has none of its own"
+        f"images of several sizes ({shown} pixels) in {path!r} need --data.size, such as --data.size 64"
     )
+
+
+def _some(images: Sequence[Tensor | Path], count: int = 100) -> Sequence[Tensor | Path]:
+    return images[:: max(1, len(images) // count)]

@@ -124,6 +124,6 @@ def _show(axis: Any, image: Tensor, look: Tensor | None = None, smooth: bool = F
         heat = F.interpolate((look / look.max())[None, None], size, mode="bilinear" if smooth else "nearest")
         strength = 0.85 * heat[0, 0, :, :, None]
         large = (0.35 + 0.65 * large) * (1 - strength) + GLOW * strength * (0.55 + 0.45 * large)
-    axis.imshow(large)
+    axis.imshow(large.numpy())
     for side in axis.spines.values():
         side.set_edgecolor("#c4cad4")

@@ -18,6 +18,9 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", 
 #: What PIL raises for a file that is no image, cut short, too large, or broken inside.
 UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
+ORIENTATION = 0x0112
+"""The EXIF tag of how a picture was held; from 5 on, on its side."""
+
 DEEP = {"I": 65535.0, "I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I;16N": 65535.0, "F": 1.0}
 """Modes of more than 8 bits a pixel, and what counts as white in them."""
 
@@ -54,6 +57,14 @@ def is_grey(path: Path) -> bool:
     """Whether a file's header says that it has no colour."""
     with Image.open(path) as image:
         return image.mode in DEEP or image.mode in ("1", "L", "LA", "La")
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(H, W) in pixels, upright."""
+    with Image.open(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
+    return (width, height) if turned else (height, width)
 
 
 def check(path: Path, thorough: bool) -> str | None:
