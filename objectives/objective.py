@@ -33,12 +33,21 @@ class Read:
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """What a view's tokens look like: modality, values a source holds, features' width, prefix names."""
+    """What a view's tokens look like.
+
+    Attributes:
+        modality: which tokenizer makes them.
+        source_dim: values that a token's source holds.
+        feature_dim: width of a token's features.
+        prefix: names of the prefix tokens.
+        length: content tokens of one sequence of the data's own length, where the data has one.
+    """
 
     modality: str
     source_dim: int | None
     feature_dim: int | None
     prefix: tuple[str, ...]
+    length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ class Model(nn.Module):
     def _token_spec(self, modality: str) -> TokenSpec:
         tokenizer = self.tokenizers[modality]
         assert isinstance(tokenizer, Tokenizer)
-        return TokenSpec(modality, tokenizer.source_dim, tokenizer.feature_dim, tokenizer.prefix)
+        dims = (tokenizer.source_dim, tokenizer.feature_dim)
+        return TokenSpec(modality, *dims, tokenizer.prefix, tokenizer.length)
 
     def _check_reads(self, views: Mapping[str, str]) -> None:
         for read in self.objective.reads():

@@ -52,6 +52,7 @@ class Tokenizer(nn.Module):
     width: int
     source_dim: int | None = None
     feature_dim: int | None = None
+    length: int | None = None
 
     def __init__(self, prefix: Sequence[str] = ()) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Tokenizer(nn.Module):
         self.setup(data)
 
     def setup(self, data: Mapping[str, Any]) -> None:
-        """Make the modality's own weights; sets `source_dim` and `feature_dim` where it has them."""
+        """Make the modality's own weights; sets `source_dim`, `feature_dim` and `length` where it has them."""
         raise TypeError(f"{type(self).__name__} must define setup()")
 
     def embed(self, view: View) -> Embedded:

@@ -1,0 +1,194 @@
+"""Forecasts with quantiles.
+
+Shapes: n entries of a view, C channels, N sequences (n * C), S packed tokens, L windows of one
+sequence, F values a token, D width, H horizon (steps), Q quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbones.schedule import Schedule
+from ..tokenizers.errors import UserError
+from ..tokenizers.series import invert, normalise
+from ..tokenizers.tokens import Tokens
+from ..tokenizers.view import View
+from .objective import Loss, Predictor, Read, Spec, Step, Term
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Forecasting(Predictor):
+    """Quantiles of the next H steps of every sequence, by one linear map of all its tokens (PatchTST).
+
+    The centre is a free output, and each further quantile lies a softplus beyond its neighbour,
+    so that quantiles cannot cross. The centre is trained by two terms: as the median, by its
+    pinball loss, and as the point forecast, by its squared error; the others by pinball alone.
+    Both are taken where `future_observed`, in the sequence's own normalised units. Targets are
+    `future` and `future_observed`, both `(n, C, H)`.
+
+    Args:
+        view: the view that carries the targets.
+        quantiles: levels between 0 and 1, rising, .5 among them.
+        skip: whether a linear map of the normalised look-back itself is added to the centre.
+        squared: weight of the squared error beside the pinball loss.
+        dropout: on the tokens before the head.
+        weight: factor of the loss.
+    """
+
+    levels: Tensor
+    spacing: Tensor
+
+    def __init__(
+        self,
+        view: str = "train",
+        quantiles: Sequence[float] = DECILES,
+        skip: bool = True,
+        squared: float = 1.0,
+        dropout: float = 0.0,
+        weight: float | Schedule = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        levels = list(quantiles)
+        if levels != sorted(set(levels)) or 0.5 not in levels or not 0 < levels[0] <= levels[-1] < 1:
+            raise UserError(f"quantiles must rise between 0 and 1, with 0.5 among them, but are {levels}")
+        self.view, self.quantiles, self.skip, self.squared = view, tuple(levels), skip, squared
+        self.middle = levels.index(0.5)
+        self.dropout = nn.Dropout(dropout)
+
+    def reads(self) -> tuple[Read, ...]:
+        """The student's final tokens."""
+        return (Read(self.view),)
+
+    def build(self, spec: Spec) -> None:
+        """Make the heads for the data's `horizon` (steps) and the tokens of its context.
+
+        Raises:
+            UserError: the view's tokens are no windows of a series of known length.
+        """
+        tokens = spec.views[self.view]
+        if tokens.length is None or tokens.source_dim is None:
+            raise UserError(
+                f"forecasting needs windows of series, but the view {self.view!r} is {tokens.modality}"
+            )
+        self.horizon = spec.facts(self.view)["horizon"]
+        self.head = LatestTokens(tokens.length, spec.width, self.horizon * len(self.quantiles))
+        if self.skip:
+            self.linear = LatestTokens(tokens.length, tokens.source_dim, self.horizon)
+            nn.init.zeros_(self.linear.weight)
+        normal = torch.tensor([NormalDist().inv_cdf(level) for level in self.quantiles])
+        self.register_buffer("levels", torch.tensor(self.quantiles), persistent=False)
+        self.register_buffer("spacing", normal.diff().expm1().log(), persistent=False)
+
+    def forward(self, step: Step) -> Loss:
+        """Pinball loss and squared error over the observed future; coverage of the outer quantiles beside."""
+        tokens, targets = step[Read(self.view)], step.views[self.view].targets
+        assert tokens.stats is not None
+        observed = targets["future_observed"].flatten(0, 1)
+        future = normalise(targets["future"].flatten(0, 1), tokens.stats)
+        future = torch.where(observed, future, 0.0)
+        quantiles = self.normalised(tokens)
+        count = int(observed.sum())
+        loss = Loss(
+            {
+                "pinball": Term(pinball(quantiles, future, observed, self.levels), count),
+                "squared": Term(squared(quantiles[..., self.middle], future, observed), count, self.squared),
+            }
+        )
+        if count:
+            inside = (quantiles[..., 0] <= future) & (future <= quantiles[..., -1])
+            loss.metrics["coverage"] = (inside & observed).sum() / count
+        return loss
+
+    def normalised(self, tokens: Tokens) -> Tensor:
+        """Quantiles `(N, H, Q)` in the normalised units of each sequence."""
+        content = tokens.content()
+        outputs = self.head(self.dropout(content.values), content.lengths).unflatten(1, (self.horizon, -1))
+        centre = outputs[..., self.middle]
+        if self.skip:
+            assert content.source is not None
+            centre = centre + self.linear(content.source, content.lengths)
+        return spread(centre, outputs, self.spacing, self.middle)
+
+    def predict(self, tokens: Tokens, view: View) -> Tensor:
+        """Quantiles `(n, C, H, Q)` in the units of the data; that of level .5 is the point forecast."""
+        assert tokens.stats is not None
+        return invert(self.normalised(tokens), tokens.stats).unflatten(0, (len(view), -1))
+
+
+class LatestTokens(nn.Module):
+    """A linear map of a sequence's latest L tokens, laid end to end (PatchTST's flattened head).
+
+    Weights belong to a place counted from the end of the sequence: a shorter one leaves those of
+    the oldest tokens out, a longer one its oldest tokens.
+
+    Args:
+        length: L.
+        features: F, values a token.
+        outputs: values a sequence.
+    """
+
+    def __init__(self, length: int, features: int, outputs: int) -> None:
+        super().__init__()
+        self.length = length
+        self.weight = nn.Parameter(torch.empty(outputs, length * features))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.trunc_normal_(self.weight, std=(length * features) ** -0.5)
+
+    def forward(self, values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """Tokens `(S, F)` of sequences of `lengths` -> `(N, outputs)`."""
+        if set(lengths) == {self.length}:
+            return F.linear(values.reshape(len(lengths), -1), self.weight, self.bias)
+        counts = torch.tensor(lengths)
+        owner = torch.arange(len(lengths)).repeat_interleave(counts)
+        place = torch.cat([torch.arange(self.length - length, self.length) for length in lengths])
+        kept = place >= 0
+        index = (owner[kept].to(values.device), place[kept].to(values.device))
+        latest = values.new_zeros(len(lengths), self.length, values.shape[1])
+        latest = latest.index_put(index, values[kept.to(values.device)])
+        return F.linear(latest.flatten(1), self.weight, self.bias)
+
+
+def spread(centre: Tensor, outputs: Tensor, spacing: Tensor, middle: int) -> Tensor:
+    """Quantiles that cannot cross: each lies `softplus(output + spacing)` beyond its inner neighbour.
+
+    Args:
+        centre: `(N, H)`, the quantile in the middle.
+        outputs: `(N, H, Q)`; the one in the middle is not read.
+        spacing: `(Q - 1,)` added between neighbours, so that outputs of 0 give a normal distribution.
+        middle: index of the median.
+
+    Returns:
+        `(N, H, Q)`, rising along the last axis.
+    """
+    below = F.softplus(outputs[..., :middle] + spacing[:middle])
+    above = F.softplus(outputs[..., middle + 1 :] + spacing[middle:])
+    centre = centre.unsqueeze(-1)
+    return torch.cat([centre - below.flip(-1).cumsum(-1).flip(-1), centre, centre + above.cumsum(-1)], dim=-1)
+
+
+def pinball(quantiles: Tensor, future: Tensor, observed: Tensor, levels: Tensor) -> Tensor:
+    """`2 / Q sum_q max(q (y - y_q), (q - 1)(y - y_q))`, summed over the observed steps.
+
+    The loss of quantile regression (Koenker and Bassett 1978). The factor 2 makes the term of the
+    median the absolute error.
+
+    Args:
+        quantiles: `(N, H, Q)` forecasts y_q.
+        future: `(N, H)` targets y.
+        observed: `(N, H)` bool.
+        levels: `(Q,)` levels q.
+    """
+    error = future.unsqueeze(-1) - quantiles
+    loss = 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
+    return torch.where(observed, loss, 0.0).sum()
+
+
+def squared(point: Tensor, future: Tensor, observed: Tensor) -> Tensor:
+    """`(y - point)^2` summed over the observed steps; all `(N, H)`."""
+    return torch.where(observed, (future - point).square(), 0.0).sum()

@@ -1,0 +1,174 @@
+"""The data module of tables of series: read, filled, scaled by their train rows, cut into windows.
+
+Shapes: E series, R rows of all series laid end to end, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...tokenizers.errors import UserError
+from ..data import PLAIN, Data, Split
+from .table import NYC_WEATHER, Columns, Table, read_table
+from .windows import Span, Windows, split_spans, window_origins
+
+
+class Tables(Data):
+    """A long table (`unique_id, ds, y`) or a wide one (`ds`, one column a series), CSV or Parquet.
+
+    The rows of each series are split in time: the first 70 % train, the last 20 % test, what is
+    between validates. Each channel of each series is scaled by the mean and deviation of its
+    train rows. Every window of a split counts.
+
+    Channels are drawn apart unless told otherwise: a training batch then mixes channels and times
+    at random, which on the packaged sample learns faster than whole rows of channels that rise
+    and fall together.
+
+    Args:
+        path: the table, or `nyc_weather`, the packaged sample.
+        context: rows that the model reads.
+        horizon: rows that it forecasts.
+        time, series, value: names of the table's columns; a table without the column `series`
+            is wide.
+        freq: pandas' name of the time between rows; None infers it.
+        gaps: `forward` fills what is missing with the last value and counts it as observed;
+            `mask` leaves it out of the context, the loss and the figures.
+        together: a sample is a window of all channels of a wide table, rather than of one.
+        stride: rows between the training windows of one series.
+        batch_size: samples a training step.
+        workers: processes that load.
+        seed: of the order of windows.
+    """
+
+    def __init__(
+        self,
+        path: str = NYC_WEATHER,
+        context: int = 168,
+        horizon: int = 24,
+        time: str = "ds",
+        series: str = "unique_id",
+        value: str = "y",
+        freq: str | None = None,
+        gaps: Literal["forward", "mask"] = "mask",
+        together: bool = False,
+        stride: int = 1,
+        batch_size: int = 128,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, workers, seed)
+        for name, number in (("context", context), ("horizon", horizon), ("stride", stride)):
+            if number < 1:
+                raise UserError(f"expected data.{name} to be at least 1, but got {number}")
+        self.path, self.context, self.horizon, self.stride = path, context, horizon, stride
+        self.columns, self.freq, self.gaps = Columns(time, series, value), freq, gaps
+        self.together = together
+        self._table: Table | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the table once, fill it, and scale it.
+
+        Raises:
+            UserError: as `read_table`, or no series is long enough for one window in each split.
+        """
+        if self._table is not None:
+            return
+        table = read_table(self.path, self.columns, self.freq)
+        self.spans = split_spans(table.lengths)
+        self._check_length(table)
+        filled, observed = fill_forward(table.values, table.starts, table.lengths)
+        observed = observed if self.gaps == "forward" else ~np.isnan(table.values)
+        self.mean, self.scale = train_scale(filled, observed, table.starts, self.spans["train"])
+        owner = np.repeat(np.arange(len(table.ids)), table.lengths)
+        scaled = (filled - self.mean[owner]) / self.scale[owner]
+        self.values = torch.from_numpy(np.nan_to_num(scaled, nan=0.0).astype(np.float32))
+        self.observed: Tensor = torch.from_numpy(observed)
+        self._table = table
+
+    @property
+    def table(self) -> Table:
+        """The table as it was read; known after `setup`."""
+        assert self._table is not None
+        return self._table
+
+    def views(self) -> dict[str, str]:
+        """One view of each window."""
+        return {"train": "series"}
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Rows of context and horizon, the time between rows, rows a season, names of the channels."""
+        step = self.table.step
+        return {
+            "series": {
+                "context": self.context,
+                "horizon": self.horizon,
+                "step": step.name,
+                "season": step.season,
+                "channels": list(self.table.channels),
+            }
+        }
+
+    def samples(self, split: Split, plain: bool = False) -> Windows:
+        """The windows whose forecasts lie in a split; those that train every `stride` rows."""
+        stride = self.stride if split == "train" and not plain else 1
+        origins = window_origins(self.spans[split], self.table.starts, self.context, self.horizon, stride)
+        view = PLAIN if plain else "train"
+        return Windows(self.values, self.observed, origins, self.context, self.horizon, self.together, view)
+
+    def _check_length(self, table: Table) -> None:
+        for split, span in self.spans.items():
+            if len(window_origins(span, table.starts, self.context, self.horizon)) == 0:
+                longest = int(table.lengths.max())
+                raise UserError(
+                    f"{self.path!r} is too short for a context of {self.context} and a horizon of "
+                    f"{self.horizon} rows: its longest series has {longest}, and after the 70/10/20 split "
+                    f"no {split} window fits"
+                )
+
+
+def fill_forward(
+    values: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill NaN with the last value before it in the same series.
+
+    Args:
+        values: `(R, C)`.
+        starts, lengths: `(E,)` first row and rows of each series.
+
+    Returns:
+        `(R, C)` values, still NaN before the first value of a series, and `(R, C)` bool, True
+        where there is a value now.
+    """
+    row = np.arange(len(values))[:, None]
+    last = np.maximum.accumulate(np.where(np.isnan(values), -1, row), axis=0)
+    known = last >= np.repeat(starts, lengths)[:, None]
+    filled = np.where(known, np.take_along_axis(values, np.maximum(last, 0), axis=0), np.nan)
+    return filled, known
+
+
+def train_scale(
+    values: np.ndarray, observed: np.ndarray, starts: np.ndarray, train: Span
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(E, C)` of each series and channel over its observed train rows.
+
+    A channel that never moves, or has no train rows, has deviation 1.
+    """
+    # segments: the train rows of each series, and the rest of it, which is thrown away
+    borders = np.column_stack([starts, starts + train.high]).ravel()
+    kept = np.where(observed, values, 0.0)
+    count = _sums(observed.astype(float), borders)
+    mean = _sums(kept, borders) / np.maximum(count, 1)
+    owner = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    centred = np.where(observed, kept - mean[owner], 0.0)
+    deviation = np.sqrt(_sums(centred**2, borders) / np.maximum(count, 1))
+    return mean, np.where(deviation > 1e-9 * np.maximum(np.abs(mean), 1e-300), deviation, 1.0)
+
+
+def _sums(rows: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """`(E, C)` sums over every other segment between `borders` `(2 E,)`; empty segments sum to zero."""
+    total = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
+    return total[borders[1::2]] - total[borders[0::2]]

@@ -1,0 +1,141 @@
+"""`triptych forecast`: a table in, a table of quantiles beyond its last row out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ...tokenizers.errors import UserError
+from ..run import Run, load, write_json
+from .future import Future, predict_future
+from .table import Columns, Table, read_table, to_table
+
+if TYPE_CHECKING:
+    from rich.table import Table as Summary
+
+#: Series listed on the terminal.
+LISTED = 15
+
+
+def forecast(
+    run: Run | str | Path, table: pd.DataFrame | str | Path, horizon: int | None = None
+) -> pd.DataFrame:
+    """Forecast a table beyond its last row, with a model trained on it or on others.
+
+    Args:
+        run: a finished run, or its directory.
+        table: long (`unique_id, ds, y`) or wide (`ds`, one column a series): a data frame or a
+            file. Its columns are named as in the run's config.
+        horizon: rows to forecast; the model's own unless given. Beyond it the model is applied
+            again to its own forecasts.
+
+    Returns:
+        One row a series and stamp: `unique_id`, `ds`, `median`, and a column a quantile (`q0.1`, ...).
+
+    Raises:
+        UserError: the horizon is not positive, the table cannot be read, or a series is too short.
+    """
+    loaded = run if isinstance(run, Run) else load(run)
+    checked = (
+        to_table(table, _columns(loaded)) if isinstance(table, pd.DataFrame) else _read(loaded, str(table))
+    )
+    return _predict(loaded, checked, horizon).frame()
+
+
+def forecast_command(
+    run: str,
+    path: str,
+    horizon: int | None = None,
+    output: str = "forecast.csv",
+    plot: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Forecast the table at `path`; write it, draw it, and sum it up on the terminal.
+
+    Args:
+        run: run directory.
+        path: long or wide table, CSV or Parquet; the forecast is in its units.
+        horizon: rows to forecast; the model's own unless given.
+        output: `.csv` (also `.csv.gz`) or `.parquet` to write.
+        plot: PNG to draw the first series into.
+        json: file for the summary as JSON.
+
+    Raises:
+        UserError: as `forecast`, or the output is neither CSV nor Parquet.
+    """
+    from rich.console import Console
+
+    target = Path(output)
+    if not {".csv", ".parquet"} & set(target.suffixes[-2:]):
+        raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
+    loaded = load(run)
+    table = _read(loaded, path)
+    began = time.monotonic()
+    future = _predict(loaded, table, horizon)
+    seconds = time.monotonic() - began
+    _write(future.frame(), target)
+    console = Console()
+    console.print(_summary(future))
+    console.print(f"{len(table.names)} series, {future.steps} rows of {table.step.name} ahead, in {target}")
+    if future.blocks > 1:
+        console.print(
+            f"The model forecasts {future.block} rows at a time: for {future.steps} it was applied "
+            f"{future.blocks} times, each time to its own forecasts; trust later rows less."
+        )
+    if plot is not None:
+        from .plot import draw_future
+
+        console.print(f"{draw_future(future, Path(plot))} series drawn in {plot}")
+    if json is not None:
+        figures = {"series": len(table.names), "horizon": future.steps, "step": table.step.name}
+        paths = {"run": run, "path": path, "output": output}
+        write_json(Path(json), paths | figures | {"blocks": future.blocks, "seconds": round(seconds, 2)})
+
+
+def _predict(run: Run, table: Table, horizon: int | None) -> Future:
+    fill = _settings(run).get("gaps") == "forward"
+    return predict_future(run.model, table, horizon, fill)
+
+
+def _read(run: Run, path: str) -> Table:
+    return read_table(path, _columns(run))
+
+
+def _columns(run: Run) -> Columns:
+    """The names of columns that the run was trained with."""
+    settings = _settings(run)
+    return Columns(**{name: settings[name] for name in ("time", "series", "value") if name in settings})
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    settings: dict[str, Any] = run.config["data"].get("init_args", {})
+    return settings
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+
+
+def _summary(future: Future) -> Summary:
+    """The first series: last value, next forecast, last forecast and its outer interval."""
+    from rich.table import Table as Summary
+
+    table, levels = future.table, future.levels
+    share = f"{100 * (levels[-1] - levels[0]):.0f} %"
+    summary = Summary(title=f"Forecast of {future.steps} rows", title_justify="left")
+    for heading in ("series", "last value", "first forecast", "last forecast", f"its {share} interval"):
+        summary.add_column(heading, justify="left" if heading == "series" else "right")
+    for index, name in enumerate(table.names[:LISTED]):
+        median, edge = future.median[index], future.quantiles[index, -1]
+        figures = (future.last_values[index], median[0], median[-1])
+        summary.add_row(name, *(f"{figure:.5g}" for figure in figures), f"{edge[0]:.5g} to {edge[-1]:.5g}")
+    if len(table.names) > LISTED:
+        summary.add_row(f"and {len(table.names) - LISTED} more", "", "", "", "")
+    return summary

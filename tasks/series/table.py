@@ -1,0 +1,241 @@
+"""Tables of series as they lie on disk: read, checked, put on a regular grid of time.
+
+Shapes: E series, R rows of all series laid end to end, C channels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...tokenizers.errors import UserError, did_you_mean
+from .frequency import UNIT, Step, find_step, regular_grid
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "series"
+#: The packaged sample: hourly weather of 2013 at the three airports of New York.
+NYC_WEATHER = "nyc_weather"
+NYC_CHANNELS = ("temp", "dewp", "humid", "wind_speed", "pressure")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of a table's columns.
+
+    Attributes:
+        time: of the time stamps.
+        series: of the series' names in a long table; a table without this column is wide.
+        value: of the values in a long table.
+    """
+
+    time: str = "ds"
+    series: str = "unique_id"
+    value: str = "y"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Series on one regular grid of time, each from its own first to its own last row.
+
+    A long table is E series of one channel; a wide one is one series of C channels.
+
+    Attributes:
+        ids: names of the E series; one empty name for a wide table.
+        channels: names of the C channels.
+        values: `(R, C)` float64, NaN where a value is missing; gaps are rows of NaN.
+        lengths: `(E,)` rows of each series.
+        first: `(E,)` where on the grid each series starts.
+        grid: every time stamp from the earliest to the latest.
+        step: the time between rows.
+        columns: what the file called its columns.
+    """
+
+    ids: tuple[str, ...]
+    channels: tuple[str, ...]
+    values: np.ndarray
+    lengths: np.ndarray
+    first: np.ndarray
+    grid: pd.DatetimeIndex
+    step: Step
+    columns: Columns
+
+    @property
+    def starts(self) -> np.ndarray:
+        """`(E,)` first row of each series in `values`."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each series and channel, E * C of them, as forecasts are labelled."""
+        if len(self.channels) == 1 and self.ids != ("",):
+            return self.ids
+        return tuple(
+            f"{name}/{channel}" if name else channel for name in self.ids for channel in self.channels
+        )
+
+    def future(self, horizon: int) -> list[pd.DatetimeIndex]:
+        """The `horizon` stamps after the last row of each series."""
+        last = self.first + self.lengths - 1
+        stamps = {int(end): self.step.after(self.grid[end], horizon) for end in set(last.tolist())}
+        return [stamps[int(end)] for end in last]
+
+
+def read_table(path: str, columns: Columns | None = None, freq: str | None = None) -> Table:
+    """Read a long or wide table, CSV (also compressed) or Parquet, or the packaged `nyc_weather`.
+
+    Args:
+        path: file, or the name of the packaged sample.
+        columns: names of its columns.
+        freq: pandas' name of the time between rows (`h`, `D`, `MS`, ...); None infers it.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing or not of its kind, a stamp is
+            given twice, or the stamps are not regular.
+    """
+    columns = columns or Columns()
+    frame = _nyc_weather(columns) if path == NYC_WEATHER else _read(path)
+    return to_table(frame, columns, freq, path)
+
+
+def to_table(
+    frame: pd.DataFrame, columns: Columns | None = None, freq: str | None = None, name: str = "table"
+) -> Table:
+    """Put a data frame, long or wide, on a regular grid; `name` is what errors call it.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    columns = columns or Columns()
+    if columns.time not in frame.columns:
+        near = did_you_mean(columns.time, map(str, frame.columns))
+        raise UserError(
+            f"expected a time column {columns.time!r} in {name}, but its columns are {_listed(frame)}{near}"
+        )
+    if frame.empty:
+        raise UserError(f"expected rows in {name}, but it has only column names")
+    long = columns.series in frame.columns
+    if long and columns.value not in frame.columns:
+        raise UserError(
+            f"expected a column {columns.value!r} in the long table {name}, "
+            f"but its columns are {_listed(frame)}"
+        )
+    channels = [columns.value] if long else [str(c) for c in frame.columns if c != columns.time]
+    if not channels:
+        raise UserError(f"expected at least one column of values beside {columns.time!r} in {name}")
+    values = np.column_stack([_numbers(frame[channel], name) for channel in channels])
+    time = _stamps(frame[columns.time], name)
+    if long:
+        owner, ids = pd.factorize(frame[columns.series].astype(str))
+    else:
+        owner, ids = np.zeros(len(frame), int), pd.Index([""])
+    _refuse_duplicates(time, owner, ids, name)
+    step = find_step(time, owner, freq, name)
+    grid, where = regular_grid(time, step, name)
+    return _lay_out(tuple(ids), tuple(channels), values, owner, where, grid, step, columns)
+
+
+def _lay_out(
+    ids: tuple[str, ...],
+    channels: tuple[str, ...],
+    values: np.ndarray,
+    owner: np.ndarray,
+    where: np.ndarray,
+    grid: pd.DatetimeIndex,
+    step: Step,
+    columns: Columns,
+) -> Table:
+    """Every series from its first to its last stamp, end to end; rows that are not there are NaN."""
+    first = np.full(len(ids), len(grid))
+    last = np.full(len(ids), -1)
+    np.minimum.at(first, owner, where)
+    np.maximum.at(last, owner, where)
+    lengths = last - first + 1
+    starts = np.cumsum(lengths) - lengths
+    rows = np.full((int(lengths.sum()), len(channels)), np.nan)
+    rows[starts[owner] + where - first[owner]] = values
+    return Table(ids, channels, rows, lengths, first, grid, step, columns)
+
+
+def _read(path: str) -> pd.DataFrame:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        kind = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"expected a CSV or Parquet table (or {NYC_WEATHER!r}), but {path!r} {kind}")
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    try:
+        if suffixes and suffixes[-1] in (".parquet", ".pq"):
+            return pd.read_parquet(file)
+        if ".csv" in suffixes[-2:]:
+            return pd.read_csv(file)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"expected a table in {path!r}, but it cannot be read: {error}") from error
+    raise UserError(f"expected a table in .csv (also .csv.gz) or .parquet, but got {path!r}")
+
+
+def _nyc_weather(columns: Columns) -> pd.DataFrame:
+    """The packaged sample as a wide table of 15 channels, such as `EWR temp`."""
+    frame = pd.read_csv(SAMPLES / "nyc_weather.csv.gz", parse_dates=["time_hour"])
+    wide = frame.pivot(index="time_hour", columns="origin", values=list(NYC_CHANNELS))
+    wide.columns = wide.columns.map(lambda pair: f"{pair[1]} {pair[0]}")
+    return wide.rename_axis(columns.time).reset_index()
+
+
+def _stamps(column: pd.Series[Any], name: str) -> pd.DatetimeIndex:
+    """The time column as stamps; those with a time zone are kept in UTC."""
+    if pd.api.types.is_numeric_dtype(column):
+        raise UserError(
+            f"expected dates in the column {column.name!r} of {name}, "
+            f"but it holds numbers such as {column.iloc[0]}"
+        )
+    zoned = _has_zone(column)
+    stamps = pd.to_datetime(
+        column, errors="coerce", utc=zoned, format=None if column.dtype.kind == "M" else "ISO8601"
+    )
+    if stamps.isna().all():  # not ISO 8601: let pandas guess the format from the first row
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            stamps = pd.to_datetime(column, errors="coerce", utc=zoned)
+    bad = stamps.isna()
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise UserError(
+            f"expected a date in {column.name!r} of {name}, but row {row + 1} holds {column.iloc[row]!r}"
+        )
+    return pd.DatetimeIndex(stamps).as_unit(UNIT)
+
+
+def _has_zone(column: pd.Series[Any]) -> bool:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return True
+    return column.dtype.kind != "M" and bool(
+        column.astype(str).str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True).any()
+    )
+
+
+def _numbers(column: pd.Series[Any], name: str) -> np.ndarray:
+    numbers = pd.to_numeric(column, errors="coerce")
+    bad = numbers.isna() & column.notna()
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise UserError(
+            f"expected numbers in {column.name!r} of {name}, but row {row + 1} holds {column.iloc[row]!r}"
+        )
+    values = numbers.to_numpy(float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _refuse_duplicates(time: pd.DatetimeIndex, owner: np.ndarray, ids: pd.Index[Any], name: str) -> None:
+    twice = pd.MultiIndex.from_arrays([owner, time]).duplicated()
+    if twice.any():
+        row = int(twice.argmax())
+        of = f" of the series {ids[owner[row]]!r}" if ids[owner[row]] else ""
+        raise UserError(f"expected each stamp once, but {time[row]}{of} is in {name} more than once")
+
+
+def _listed(frame: pd.DataFrame) -> str:
+    shown = [str(column) for column in frame.columns[:12]]
+    return ", ".join(shown) + (", ..." if len(frame.columns) > len(shown) else "")

@@ -1,0 +1,127 @@
+"""Windows over series that lie end to end, drawn by index arithmetic: no loop over series or windows.
+
+Shapes: E series, R rows of all series, C channels, n windows, L rows of context, H rows of horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...tokenizers.view import Batch, View
+
+#: Windows drawn at once where all are wanted.
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Span:
+    """The rows `[low, high)` of each series in which a split's forecasts lie; both `(E,)`."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+def split_spans(lengths: np.ndarray, shares: tuple[float, float] = (0.7, 0.2)) -> dict[str, Span]:
+    """Chronological train, validation and test rows of each series.
+
+    The first `shares[0]` of the rows train, the last `shares[1]` test, what lies between
+    validates; both are rounded down, as the published benchmarks do.
+    """
+    train = (lengths * shares[0]).astype(np.int64)
+    test = lengths - (lengths * shares[1]).astype(np.int64)
+    return {
+        "train": Span(np.zeros_like(train), train),
+        "val": Span(train, test),
+        "test": Span(test, lengths.astype(np.int64)),
+    }
+
+
+def window_origins(span: Span, starts: np.ndarray, context: int, horizon: int, stride: int = 1) -> np.ndarray:
+    """First forecast row of every window, as rows of the series laid end to end.
+
+    The forecast lies wholly in the span; its context lies in the same series and may reach
+    back before the span. So a series gives `(high - max(low, context) - horizon) // stride + 1`
+    windows, or none.
+
+    Args:
+        span: rows of each series.
+        starts: `(E,)` first row of each series.
+        context, horizon: rows before and after the origin.
+        stride: rows between the origins of one series.
+
+    Returns:
+        `(n,)`, in the order of the series and of time.
+    """
+    low = np.maximum(span.low, context)
+    counts = np.maximum(0, (span.high - low - horizon) // stride + 1)
+    counts[span.high - low < horizon] = 0
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(starts + low, counts) + within * stride
+
+
+class Windows:
+    """Windows as a data set: an item is an index, and `collate` draws a whole batch at once.
+
+    Items are ordered by series, then time, then (where channels are apart) channel.
+
+    Args:
+        values: `(R, C)`; what is missing may hold anything.
+        observed: `(R, C)` bool.
+        origins: `(n,)` first forecast row of each window.
+        context, horizon: rows before and after the origin.
+        together: an item is a window of all channels, rather than of one.
+        view: name of the view.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        origins: np.ndarray,
+        context: int,
+        horizon: int,
+        together: bool = False,
+        view: str = "train",
+    ) -> None:
+        self.values, self.observed, self.origins = values, observed, torch.from_numpy(origins)
+        self.context, self.horizon, self.together, self.view = context, horizon, together, view
+        self.each = 1 if together else values.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.origins) * self.each
+
+    def __getitem__(self, key: tuple[int, int]) -> int:
+        """The window's own index; nothing is drawn at random."""
+        return key[1]
+
+    def collate(self, items: Sequence[int]) -> Batch:
+        """One view: `data` and `observed` `(n, C, L)`; targets `future` and `future_observed` `(n, C, H)`."""
+        index = torch.tensor(items)
+        rows = self.origins[index // self.each].unsqueeze(1) + torch.arange(-self.context, self.horizon)
+        values, observed = (self._draw(column, rows, index) for column in (self.values, self.observed))
+        view = View(
+            "series",
+            values[..., : self.context],
+            observed=observed[..., : self.context],
+            targets={"future": values[..., self.context :], "future_observed": observed[..., self.context :]},
+            ids=tuple(items),
+        )
+        return {self.view: view}
+
+    def in_order(self) -> Iterator[tuple[slice, View]]:
+        """Every window once, many at a time: which, and their view."""
+        for start in range(0, len(self), BLOCK):
+            which = slice(start, min(start + BLOCK, len(self)))
+            (view,) = self.collate(range(which.start, which.stop)).values()
+            yield which, view
+
+    def _draw(self, column: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+        """`(n, C, L + H)` of a column `(R, C)`; C is 1 where channels are apart."""
+        if self.together:
+            return column[rows].transpose(1, 2)
+        return column[rows, (index % self.each).unsqueeze(1)].unsqueeze(1)
