@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .backbones.encoder import Encoder as Encoder
     from .objectives.objective import Loss as Loss
     from .objectives.objective import Objective as Objective
-    from .tasks.model import Model as Model
     from .tasks.fit import fit as fit
+    from .tasks.model import Model as Model
     from .tasks.run import load as load
     from .tokenizers.errors import UserError as UserError
     from .tokenizers.tokens import Tokens as Tokens

@@ -77,7 +77,7 @@ class Model(nn.Module):
         encoded = self.encode(batch, [read for read in reads if read.branch == "student"])
         with torch.no_grad():
             encoded |= self.encode(batch, [read for read in reads if read.branch == "teacher"])
-        return self.objective(Step(batch, encoded, progress, epoch))  # type: ignore[no-any-return]
+        return self.objective(Step(batch, encoded, progress, epoch))
 
     def encode(self, batch: Batch, reads: Iterable[Read]) -> dict[Read, Tokens]:
         """Everything `reads` asks for, of one branch, from one packed pass of its encoder."""
@@ -104,7 +104,7 @@ class Model(nn.Module):
         """Tokens of one view for use after training, by the branch `evaluate_with` names."""
         tokenizers, encoder = self.branch(self.evaluate_with)
         tokens = tokenizers[view.modality](view)
-        return encoder(concat([tokens]), (layer,)).layers[layer][0]  # type: ignore[no-any-return]
+        return encoder(concat([tokens]), (layer,)).layers[layer][0]
 
     @torch.no_grad()
     def predict(self, view: View, objective: str | None = None) -> Any:

@@ -68,7 +68,7 @@ class Tokenizer(nn.Module):
         self.setup(data)
 
     def setup(self, data: Mapping[str, Any]) -> None:
-        """Make the modality's own weights; sets `source_dim`, `feature_dim` and `length` where it has them."""
+        """Make the modality's own weights; sets `source_dim`, `feature_dim` and `length` where it has one."""
         raise TypeError(f"{type(self).__name__} must define setup()")
 
     def embed(self, view: View) -> Embedded:
