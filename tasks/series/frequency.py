@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 from ...tokenizers.errors import UserError
 
@@ -77,11 +78,11 @@ def find_step(time: pd.DatetimeIndex, owner: np.ndarray, freq: str | None, name:
         for candidate in _calendar(stamps):
             if stamps.isin(pd.date_range(stamps[0], stamps[-1], freq=candidate).as_unit(UNIT)).all():
                 return Step(candidate)
-    if usual == DAY and longest > DAY and (stamps.dayofweek < 5).all():
+    if usual == DAY and longest > DAY and (stamps.day_of_week < 5).all():
         return Step("B")
     if (sizes % sizes[counts.argmax()] == 0).all():
         whole_days = usual % DAY == pd.Timedelta(0)
-        return Step(f"{usual // DAY}D" if whole_days else pd.tseries.frequencies.to_offset(usual).freqstr)
+        return _named(f"{usual // DAY}D") if whole_days else Step(to_offset(usual).freqstr)
     raise UserError(
         f"expected regular stamps in {name}, but they are {shortest} to {longest} apart, "
         f"most often {usual}; give --data.freq"
@@ -116,6 +117,6 @@ def _calendar(stamps: pd.DatetimeIndex) -> list[str]:
 
 def _named(freq: str) -> Step:
     try:
-        return Step(pd.tseries.frequencies.to_offset(freq).freqstr)
+        return Step(to_offset(freq).freqstr)
     except (ValueError, AttributeError) as error:
         raise UserError(f"expected a frequency such as h, 15min, D, W-MON or MS, but got {freq!r}") from error
