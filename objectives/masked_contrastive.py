@@ -63,7 +63,12 @@ class MaskedContrastive(Objective):
         weight: float | Schedule = 1.0,
     ) -> None:
         super().__init__(weight)
-        self.quantiser, self.width, self.negatives, self.temperature = quantiser, width, negatives, temperature
+        self.quantiser, self.width, self.negatives, self.temperature = (
+            quantiser,
+            width,
+            negatives,
+            temperature,
+        )
         self.diversity, self.penalty, self.view = diversity, penalty, view
 
     def reads(self) -> tuple[Read, ...]:
@@ -97,7 +102,9 @@ class MaskedContrastive(Objective):
     def contrast(self, tokens: Tokens, progress: float = 0.0) -> tuple[Contrast, Quantised]:
         """The task over all masked frames of content tokens, in their order, and their codes."""
         assert tokens.masked is not None and tokens.features is not None
-        quantised = self.quantiser(tokens.features[tokens.masked], value(self.quantiser.temperature, progress))
+        quantised = self.quantiser(
+            tokens.features[tokens.masked], value(self.quantiser.temperature, progress)
+        )
         counts = [int(part.sum()) for part in tokens.masked.cpu().split(tokens.lengths)]
         context = F.normalize(self.project_context(tokens.values[tokens.masked]), dim=-1).split(counts)
         target = F.normalize(self.project_target(quantised.vectors), dim=-1).split(counts)

@@ -47,7 +47,9 @@ class GumbelQuantiser(nn.Module):
     ) -> None:
         super().__init__()
         if width % groups:
-            raise ValueError(f"the quantiser's width must be a multiple of its {groups} groups, but is {width}")
+            raise ValueError(
+                f"the quantiser's width must be a multiple of its {groups} groups, but is {width}"
+            )
         self.groups, self.codes, self.width = groups, codes, width
         self.temperature = Schedule(2.0, 0.5) if temperature is None else temperature
 

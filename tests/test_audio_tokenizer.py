@@ -21,7 +21,7 @@ def waveform_frames(norm: str = "layer", width: int = 34, **options: object) -> 
 
 
 def log_mel_frames(**options: object) -> LogMelFrames:
-    tokenizer = LogMelFrames(5, window=0.032, hop=0.01, positions=Positions(3, 1), **options)
+    tokenizer = LogMelFrames(5, window=32, hop=10, positions=Positions(3, 1), **options)
     tokenizer.build(17, {"rate": RATE})
     return tokenizer
 
@@ -179,7 +179,7 @@ def test_log_mel_frames_are_normalised_over_the_utterance_and_stacked_in_order()
 
 
 def test_a_mask_for_other_frames_is_refused() -> None:
-    with pytest.raises(UserError, match=r"the data's mask is for 5 frames, but the tokenizer makes"):
+    with pytest.raises(UserError, match=r"the view's mask must be for 12 frames, but is for 5"):
         waveform_frames()(View("audio", [torch.randn(157)], masked=torch.zeros(5, dtype=torch.bool)))
 
 

@@ -72,7 +72,8 @@ def naive_contrastive(model: MaskedContrastive, read: Tokens) -> tuple[Tensor, i
         for t in chosen:
             context = model.project_context(sequence.values[t])
             score = {
-                u: torch.cosine_similarity(context, model.project_target(vectors[u]), dim=0) / model.temperature
+                u: torch.cosine_similarity(context, model.project_target(vectors[u]), dim=0)
+                / model.temperature
                 for u in chosen
                 if u == t or names[u] != names[t]
             }
@@ -94,7 +95,12 @@ def test_the_contrastive_term_equals_the_formula_with_gradients() -> None:
     assert loss.metrics["accuracy"].item() == pytest.approx(wins / frames)
     assert loss.metrics["chance"].item() == pytest.approx(sum(chances) / frames)
     assert loss.metrics["masked"].item() == pytest.approx(frames / 32)  # of 35 tokens, 3 are prefixes
-    inputs = [read.values, model.project_context.weight, model.project_target.weight, model.quantiser.codebook]
+    inputs = [
+        read.values,
+        model.project_context.weight,
+        model.project_target.weight,
+        model.quantiser.codebook,
+    ]
     for one_, other in zip(
         torch.autograd.grad(term.sum, inputs), torch.autograd.grad(total, inputs), strict=True
     ):
@@ -218,7 +224,9 @@ def test_code_share_counts() -> None:
 
 
 def test_the_temperature_follows_the_run() -> None:
-    model = MaskedContrastive(GumbelQuantiser(GROUPS, CODES, 10, Schedule(2.0, 0.5, shape="linear")), width=13)
+    model = MaskedContrastive(
+        GumbelQuantiser(GROUPS, CODES, 10, Schedule(2.0, 0.5, shape="linear")), width=13
+    )
     spec = Spec(WIDTH, 1, {"train": TokenSpec("audio", None, FEATURES, ("class",))}, {"audio": {}})
     model.build(spec)
     seen: list[float] = []

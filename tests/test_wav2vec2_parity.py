@@ -43,7 +43,9 @@ HUGGING_FACE = {
 }
 
 
-def carry(state: Mapping[str, Tensor], names: Mapping[str, str], norm: str, pre_norm: bool) -> dict[str, Tensor]:
+def carry(
+    state: Mapping[str, Tensor], names: Mapping[str, str], norm: str, pre_norm: bool
+) -> dict[str, Tensor]:
     """Another project's weights under our names: tokenizer's first, then `blocks.` and `norm.`."""
     ours: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -55,16 +57,25 @@ def carry(state: Mapping[str, Tensor], names: Mapping[str, str], norm: str, pre_
         for kind in ("weight", "bias"):
             parts = [ours.pop(f"{prefix}attention.{part}_proj.{kind}") for part in "qkv"]
             ours[f"{prefix}attn.qkv.{kind}"] = torch.cat(parts)
-    ours = {re.sub(r"^layers\.(\d+)\.layer_norm", rf"layers.\1.{norm}_norm", name): t for name, t in ours.items()}
-    ours = {re.sub(r"^encoder\.transformer\.layers\.(\d+)\.layer_norm", r"blocks.\1.norm1", n): t for n, t in ours.items()}
+    ours = {
+        re.sub(r"^layers\.(\d+)\.layer_norm", rf"layers.\1.{norm}_norm", name): t for name, t in ours.items()
+    }
+    ours = {
+        re.sub(r"^encoder\.transformer\.layers\.(\d+)\.layer_norm", r"blocks.\1.norm1", n): t
+        for n, t in ours.items()
+    }
     ours = {name.replace("encoder.transformer.layers.", "blocks."): tensor for name, tensor in ours.items()}
     last = "final." if pre_norm else ""
-    return {name.replace("encoder.transformer.layer_norm", f"{last}norm"): tensor for name, tensor in ours.items()}
+    return {
+        name.replace("encoder.transformer.layer_norm", f"{last}norm"): tensor for name, tensor in ours.items()
+    }
 
 
 def ours(shape: tuple[int, int, int, str, bool], convolutions: tuple, kernel: int, groups: int) -> tuple:
     width, depth, heads, norm, large = shape
-    tokenizer = WaveformFrames(convolutions, norm, bias=large, positions=Positions(kernel, groups, norm=not large))
+    tokenizer = WaveformFrames(
+        convolutions, norm, bias=large, positions=Positions(kernel, groups, norm=not large)
+    )
     tokenizer.build(width, {"rate": 16000})
     options = BlockOptions(norm_first=large, norm_eps=1e-5)
     return tokenizer.eval(), Encoder(width, depth, heads, final_norm=large, block=options).eval()
@@ -88,7 +99,9 @@ def randomise(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def of_torchaudio(shape: tuple[int, int, int, str, bool], convolutions: tuple, kernel: int, groups: int) -> nn.Module:
+def of_torchaudio(
+    shape: tuple[int, int, int, str, bool], convolutions: tuple, kernel: int, groups: int
+) -> nn.Module:
     width, depth, heads, norm, large = shape
     return torchaudio.models.wav2vec2_model(
         f"{norm}_norm", list(convolutions), large, width, 0.0, kernel, groups, depth, heads,

@@ -28,7 +28,9 @@ def by_length(function: Callable[[Tensor], Tensor], sequences: Sequence[Tensor])
         members.setdefault(len(sequence), []).append(index)
     results: dict[int, Tensor] = {}
     for indices in members.values():
-        results.update(zip(indices, function(torch.stack([sequences[i] for i in indices])).unbind(0), strict=True))
+        results.update(
+            zip(indices, function(torch.stack([sequences[i] for i in indices])).unbind(0), strict=True)
+        )
     return [results[index] for index in range(len(sequences))]
 
 
@@ -47,7 +49,9 @@ class ConvolutionalPosition(nn.Module):
     def __init__(self, width: int, kernel: int, groups: int) -> None:
         super().__init__()
         if width % groups:
-            raise UserError(f"groups of the positional convolution must divide the width {width}, but is {groups}")
+            raise UserError(
+                f"groups of the positional convolution must divide the width {width}, but is {groups}"
+            )
         convolution = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(convolution.weight, std=(4 / (kernel * width)) ** 0.5)
         nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
@@ -118,8 +122,7 @@ class AudioFrames(Tokenizer):
             raise UserError(f"an utterance must hold at least one frame, but one has only {shortest} samples")
         if view.masked is not None and len(view.masked) != sum(lengths):
             raise UserError(
-                f"the data's mask is for {len(view.masked)} frames, but the tokenizer makes {sum(lengths)}: "
-                "the data's window and hop must be the tokenizer's"
+                f"the view's mask must be for {sum(lengths)} frames, but is for {len(view.masked)}"
             )
         columns = self.frames(list(view.data))
         time = torch.cat([torch.arange(length) for length in lengths]).to(columns["features"].device)

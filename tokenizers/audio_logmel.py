@@ -24,8 +24,8 @@ class LogMelFrames(AudioFrames):
 
     Args:
         mels: mel bands.
-        window: length of the Hann window in seconds.
-        hop: seconds from one frame to the next, before stacking.
+        window: of the Hann window, in samples; 400 is 25 ms at 16 kHz.
+        hop: samples from one frame to the next, before stacking.
         stack: consecutive frames that make one token; a rest shorter than that is dropped.
         normalise: `utterance` gives each band mean 0 and deviation 1 over the utterance;
             `global` takes `mean` and `deviation` as they are.
@@ -38,8 +38,8 @@ class LogMelFrames(AudioFrames):
     def __init__(
         self,
         mels: int = 80,
-        window: float = 0.025,
-        hop: float = 0.01,
+        window: int = 400,
+        hop: int = 160,
         stack: int = 2,
         normalise: Literal["utterance", "global"] = "utterance",
         mean: float = -5.0,
@@ -54,19 +54,18 @@ class LogMelFrames(AudioFrames):
         self.source_dim = self.feature_dim = mels * stack
 
     def num_tokens(self, shape: Sequence[int]) -> int:
-        """Tokens of a waveform of `shape` (samples,); known once the data's rate is."""
+        """Tokens of a waveform of `shape` (samples,)."""
         (length,) = shape
-        return max((length - self.window_samples) // self.hop_samples + 1, 0) // self.stack
+        return max((length - self.window) // self.hop + 1, 0) // self.stack
 
     def setup_frames(self, rate: int) -> None:
         """Make the mel filters for `rate` Hz."""
         from torchaudio.transforms import MelSpectrogram
 
-        self.window_samples, self.hop_samples = round(self.window * rate), round(self.hop * rate)
         self.spectrogram = MelSpectrogram(
             sample_rate=rate,
-            n_fft=self.window_samples,
-            hop_length=self.hop_samples,
+            n_fft=self.window,
+            hop_length=self.hop,
             n_mels=self.mels,
             center=False,  # no padding: the number of frames is that of whole windows
             norm="slaney",

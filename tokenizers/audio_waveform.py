@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .audio import AudioFrames, Positions, by_length
+from .audio_initial import mel_filters, smoothing
 
 #: (channels, kernel, stride) of each convolution of wav2vec 2.0: 25 ms every 20 ms at 16 kHz.
 WAV2VEC2 = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
@@ -44,7 +45,13 @@ class ConvolutionLayer(nn.Module):
     """
 
     def __init__(
-        self, channels_in: int, channels: int, kernel: int, stride: int, bias: bool, norm: Literal["group", "layer"] | None
+        self,
+        channels_in: int,
+        channels: int,
+        kernel: int,
+        stride: int,
+        bias: bool,
+        norm: Literal["group", "layer"] | None,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(channels_in, channels, kernel, stride, bias=bias)
@@ -73,6 +80,7 @@ class WaveformFrames(AudioFrames):
         norm: `group`, after the first convolution and over each utterance alone (base models),
             or `layer`, after each convolution (large models, XLS-R).
         bias: of the convolutions.
+        initial: `random` as in the paper, or `mel`: a filter bank and its bands' envelopes.
         feature_gradient: factor of the gradient that reaches the convolutions.
         positions: the positional convolution.
         dropout: on the projected frames, and on the placed ones.
@@ -84,6 +92,7 @@ class WaveformFrames(AudioFrames):
         convolutions: Sequence[tuple[int, int, int]] = WAV2VEC2,
         norm: Literal["group", "layer"] = "layer",
         bias: bool = False,
+        initial: Literal["random", "mel"] = "random",
         feature_gradient: float = 1.0,
         positions: Positions | None = None,
         dropout: float = 0.0,
@@ -91,7 +100,8 @@ class WaveformFrames(AudioFrames):
     ) -> None:
         super().__init__(positions, dropout, prefix)
         self.convolutions = [tuple(layer) for layer in convolutions]
-        self.frame_norm, self.bias, self.feature_gradient = norm, bias, feature_gradient
+        self.frame_norm, self.bias, self.initial = norm, bias, initial
+        self.feature_gradient = feature_gradient
         self.feature_dim = self.convolutions[-1][0]
 
     def num_tokens(self, shape: Sequence[int]) -> int:
@@ -110,6 +120,8 @@ class WaveformFrames(AudioFrames):
             channels_in = channels
         self.layers = layers
         self.feature_norm = nn.LayerNorm(channels_in)
+        if self.initial == "mel":
+            self._start_as_filter_bank(rate)
 
     def frames(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
         """`features` `(S, F)` with gradients, and `energy` `(S,)`."""
@@ -117,6 +129,13 @@ class WaveformFrames(AudioFrames):
         if self.feature_gradient != 1.0:
             raw = ScaledGradient.apply(raw, self.feature_gradient)  # type: ignore[no-untyped-call]
         return {"features": self.feature_norm(raw), "energy": raw.square().mean(1)}
+
+    @torch.no_grad()
+    def _start_as_filter_bank(self, rate: int) -> None:
+        first, *others = (layer.conv.weight for layer in self.layers)
+        first.copy_(mel_filters(first.shape[0], first.shape[2], rate))
+        for weight in others:
+            weight.copy_(smoothing(weight))
 
     def convolve(self, waveforms: Tensor) -> Tensor:
         """`(n, T)` -> `(n, L, F)`, utterances of one length."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ class Clips:
     Args:
         table: as `manifest.read_clips` gives it.
         rate: Hz; every clip is resampled to it.
-        shortest, longest: seconds.
+        fits: whether a clip of so many samples is long enough for a token.
+        longest: seconds.
         normalise: give each clip mean 0 and variance 1 (wav2vec 2.0 large, XLS-R).
         tolerance: share of files that may be set aside at the start.
         cache: gigabytes of decoded audio to keep.
@@ -43,7 +45,7 @@ class Clips:
         self,
         table: pd.DataFrame,
         rate: int,
-        shortest: float,
+        fits: Callable[[int], bool],
         longest: float,
         normalise: bool = False,
         tolerance: float = 0.1,
@@ -51,7 +53,7 @@ class Clips:
     ) -> None:
         self.rate, self.normalise = rate, normalise
         self.set_aside: dict[str, str] = {}
-        self.table = self._inspect(table, shortest, longest, tolerance)
+        self.table = self._inspect(table, fits, longest, tolerance)
         self._room = int(cache * 1e9)
         self._cache: dict[int, Tensor] = {}
         self._resamplers: dict[int, Any] = {}
@@ -107,7 +109,9 @@ class Clips:
             self.set_aside[name] = reason
             log.warning("set aside %s: %s", name, reason)
 
-    def _inspect(self, table: pd.DataFrame, shortest: float, longest: float, tolerance: float) -> pd.DataFrame:
+    def _inspect(
+        self, table: pd.DataFrame, fits: Callable[[int], bool], longest: float, tolerance: float
+    ) -> pd.DataFrame:
         """Read every header, set bad files aside, cut what is too long; adds `seconds`."""
         import pandas as pd
 
@@ -115,8 +119,8 @@ class Clips:
         for row in table.to_dict("records"):
             end, problem = _header(row)
             seconds = end - row["start"]
-            if problem is None and seconds < shortest:
-                problem = f"{max(seconds, 0):.3f} s long, but a clip must last at least {shortest:.3f} s"
+            if problem is None and not fits(round(seconds * self.rate)):
+                problem = f"{max(seconds, 0):.3f} s is too short for a single frame"
             if problem is not None:
                 self._put_aside(row["name"], problem)
                 continue
@@ -124,12 +128,20 @@ class Clips:
             for piece in range(pieces):
                 start = row["start"] + piece * seconds / pieces
                 cut = {"text": ""} if pieces > 1 and "text" in row else {}
-                kept.append({**row, **cut, "start": start, "end": start + seconds / pieces, "seconds": seconds / pieces})
+                kept.append(
+                    {
+                        **row,
+                        **cut,
+                        "start": start,
+                        "end": start + seconds / pieces,
+                        "seconds": seconds / pieces,
+                    }
+                )
         if len(self.set_aside) > tolerance * len(table) or not kept:
             name, reason = next(iter(self.set_aside.items()))
             raise UserError(
-                f"at most {tolerance:.0%} of the {len(table)} audio files may be unusable, but {len(self.set_aside)} "
-                f"are, the first being {name}: {reason}"
+                f"at most {tolerance:.0%} of the {len(table)} audio files may be unusable, "
+                f"but {len(self.set_aside)} are, the first being {name}: {reason}"
             )
         return pd.DataFrame(kept)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, EpochSampler, Samples, Split
 from .clips import Clips
 from .manifest import read_clips, split_by_hash
-from .segments import AudioSamples, AudioView, Segments, Whole
+from .segments import MODALITY, AudioSamples, AudioView, Segments, Whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,6 @@ class Audio(Data):
             `samples` for the clips that ship with the package.
         views: what the training batches hold, by name.
         rate: Hz; all audio is resampled to it, once.
-        window, hop: of one token, in samples at `rate`; as the tokenizer's.
         segment: seconds of the training samples, cut from the clips of one voice laid end to
             end; None trains on the clips as they are.
         batch_seconds: audio in a batch.
@@ -78,8 +77,6 @@ class Audio(Data):
         path: str = "samples",
         views: dict[str, AudioView] | None = None,
         rate: int = 16000,
-        window: int = 400,
-        hop: int = 320,
         segment: float | None = None,
         batch_seconds: float = 60.0,
         normalise: bool = False,
@@ -89,7 +86,7 @@ class Audio(Data):
         seed: int = 0,
     ) -> None:
         super().__init__(1, workers, seed)
-        self.path, self.rate, self.window, self.hop = path, rate, window, hop
+        self.path, self.rate = path, rate
         self.declared = views or {"train": AudioView()}
         self.segment, self.batch_seconds, self.normalise = segment, batch_seconds, normalise
         self.columns, self.limits = columns or Columns(), limits or Limits()
@@ -104,10 +101,9 @@ class Audio(Data):
         """Read the manifest and every file's header; once."""
         if hasattr(self, "clips"):
             return
-        limits, frame = self.limits, self.window / self.rate
-        table = read_clips(self.path)
+        limits, table = self.limits, read_clips(self.path)
         self.clips = Clips(
-            table, self.rate, frame, limits.longest, self.normalise, limits.unusable, limits.cache
+            table, self.rate, self._fits, limits.longest, self.normalise, limits.unusable, limits.cache
         )
         self.classes = sorted(set(self.table.get(self.columns.label, ())))
         if "split" not in self.table:
@@ -117,16 +113,16 @@ class Audio(Data):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The usable clips, one row each: `name`, `start`, `end`, `seconds`, `split` and the manifest's columns."""
+        """The usable clips: `name`, `start`, `end`, `seconds`, `split` and the manifest's own columns."""
         return self.clips.table
 
     def views(self) -> dict[str, str]:
         """The declared views, all `audio`."""
-        return dict.fromkeys(self.declared, "audio")
+        return dict.fromkeys(self.declared, MODALITY)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """The rate (Hz), and the classes where the clips are labelled."""
-        return {"audio": {"rate": self.rate, **({"classes": self.classes} if self.classes else {})}}
+        return {MODALITY: {"rate": self.rate, **({"classes": self.classes} if self.classes else {})}}
 
     def names(self, split: Split) -> list[str]:
         """File names of a split's clips."""
@@ -147,13 +143,23 @@ class Audio(Data):
         """The clips of a split by themselves if `plain`; else segments or clips with the declared views."""
         indices = self.indices(split)
         if plain or self.segment is None:
-            labels = [self.classes.index(label) for label in self.table[self.columns.label]] if self.classes else None
+            labels = (
+                [self.classes.index(label) for label in self.table[self.columns.label]]
+                if self.classes
+                else None
+            )
             waveforms: Whole | Segments = Whole(self.clips, indices, labels)
         else:
             voices = self._voices(indices)
             waveforms = Segments(self.clips, voices, round(self.segment * self.rate), self.seed)
         views = {PLAIN: AudioView()} if plain else self.declared
-        return AudioSamples(waveforms, views, self.window, self.hop, self.rate, self.seed)
+        return AudioSamples(waveforms, views, self._num_tokens, self.rate, self.seed)
+
+    def _num_tokens(self, shape: Sequence[int]) -> int:
+        return self.tokenizers[MODALITY].num_tokens(shape)
+
+    def _fits(self, samples: int) -> bool:
+        return samples > 0 and (not self.tokenizers or self._num_tokens((samples,)) > 0)
 
     def _voices(self, indices: list[int]) -> dict[str, list[int]]:
         if self.columns.voice not in self.table:

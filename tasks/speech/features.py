@@ -15,6 +15,7 @@ from torch import Tensor
 from ...tokenizers.tokens import concat
 from ...tokenizers.view import View
 from ..model import Model
+from .segments import MODALITY
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,9 @@ def mean_and_deviation(frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encoded(model: Model, waveforms: Sequence[Tensor], layers: Sequence[int], batch: int = 64) -> dict[int, Array]:
+def encoded(
+    model: Model, waveforms: Sequence[Tensor], layers: Sequence[int], batch: int = 64
+) -> dict[int, Array]:
     """Mean and deviation over time of each layer's tokens, `(n, 2 D)`, in the order of `waveforms`.
 
     Args:
@@ -38,8 +41,8 @@ def encoded(model: Model, waveforms: Sequence[Tensor], layers: Sequence[int], ba
     tokenizers, encoder = model.branch(model.evaluate_with)
     rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for start in range(0, len(waveforms), batch):
-        view = View("audio", list(waveforms[start : start + batch]))
-        output = encoder(concat([tokenizers["audio"](view)]), layers)
+        view = View(MODALITY, list(waveforms[start : start + batch]))
+        output = encoder(concat([tokenizers[MODALITY](view)]), layers)
         for layer in layers:
             (tokens,) = output.layers[layer]
             content = tokens.content()

@@ -97,7 +97,9 @@ def _read_manifest(file: Path) -> pd.DataFrame:
 def _check_splits(table: pd.DataFrame, file: Path) -> None:
     unknown = sorted(set(table.get("split", ())) - set(SPLITS))
     if unknown:
-        raise UserError(f"the column `split` of {str(file)!r} must hold {', '.join(SPLITS)}, but has {unknown[0]!r}")
+        raise UserError(
+            f"the column `split` of {str(file)!r} must hold {', '.join(SPLITS)}, but has {unknown[0]!r}"
+        )
 
 
 def split_by_hash(keys: list[str], val: float, test: float) -> list[str]:

@@ -6,7 +6,7 @@ Shapes: T samples of one waveform, L frames of one utterance.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
@@ -18,6 +18,8 @@ from ...tokenizers.view import Batch, View
 from ..data import generator
 from .clips import Clips
 from .masks import SpanMask
+
+MODALITY = "audio"
 
 
 @dataclass
@@ -125,16 +127,21 @@ class AudioSamples:
     Args:
         waveforms: where they come from.
         views: by name.
-        window, hop: of a token, in samples: a waveform of T samples has `(T - window) // hop + 1`.
+        num_tokens: L, as the model's tokenizer counts them for (T,); for masks alone.
         rate: Hz.
         seed: of the masks.
     """
 
     def __init__(
-        self, waveforms: Waveforms, views: Mapping[str, AudioView], window: int, hop: int, rate: int, seed: int
+        self,
+        waveforms: Waveforms,
+        views: Mapping[str, AudioView],
+        num_tokens: Callable[[Sequence[int]], int],
+        rate: int,
+        seed: int,
     ) -> None:
         self.waveforms, self.views = waveforms, dict(views)
-        self.window, self.hop, self.rate, self.seed = window, hop, rate, seed
+        self.num_tokens, self.rate, self.seed = num_tokens, rate, seed
 
     def __len__(self) -> int:
         return len(self.waveforms.lengths)
@@ -143,9 +150,10 @@ class AudioSamples:
         """The sample `index` in `epoch`."""
         epoch, index = key
         waveform, label = self.waveforms.draw(epoch, index)
-        frames = (len(waveform) - self.window) // self.hop + 1
         masked = {
-            name: None if view.mask is None else view.mask.draw(frames, generator(self.seed, epoch, index, name))
+            name: None
+            if view.mask is None
+            else view.mask.draw(self.num_tokens(waveform.shape), generator(self.seed, epoch, index, name))
             for name, view in self.views.items()
         }
         return Item(index, waveform, masked, label)
@@ -159,7 +167,7 @@ class AudioSamples:
     def _view(self, name: str, items: Sequence[Item], targets: dict[str, Tensor]) -> View:
         masks = [mask for item in items if (mask := item.masked[name]) is not None]
         return View(
-            modality="audio",
+            modality=MODALITY,
             data=[item.waveform for item in items],
             masked=torch.cat(masks) if masks else None,
             targets=targets,
