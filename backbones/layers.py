@@ -138,5 +138,5 @@ def drop_sequences(
     part, index = layout.subset(kept)
     index = index.to(x.device)
     of_kept = None if bias is None else lambda members, length: bias(tuple(kept[i] for i in members), length)
-    branch = residual(x[index], part, position[index], of_kept)
+    branch = residual(x.index_select(0, index), part, position[index], of_kept)
     return x.index_add(0, index, branch.to(x.dtype), alpha=total / keep)

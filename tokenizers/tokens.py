@@ -128,7 +128,7 @@ class Tokens:
 
     def _take(self, index: Tensor, lengths: tuple[int, ...], prefix: tuple[str, ...]) -> Tokens:
         taken: dict[str, Any] = {
-            name: None if (tensor := getattr(self, name)) is None else tensor[index]
+            name: None if (tensor := getattr(self, name)) is None else tensor.index_select(0, index)
             for name in ("values", "position", "source", "features", "energy", "masked", "observed", "kept")
         }
         return replace(self, lengths=lengths, prefix=prefix, **taken)
