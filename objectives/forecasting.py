@@ -69,14 +69,13 @@ class Forecasting(Predictor):
         """Make the heads for the data's `horizon` (steps) and the tokens of its context.
 
         Raises:
-            UserError: the view's tokens are no windows of a series of known length.
+            UserError: the view holds no series, or the data has no horizon.
         """
         tokens = spec.views[self.view]
-        if tokens.length is None or tokens.source_dim is None:
-            raise UserError(
-                f"forecasting needs windows of series, but the view {self.view!r} is {tokens.modality}"
-            )
-        self.horizon = spec.facts(self.view)["horizon"]
+        horizon = spec.facts(self.view).get("horizon")
+        if tokens.length is None or tokens.source_dim is None or horizon is None:
+            raise UserError(f"forecasting needs series with a horizon, but the view {self.view!r} has none")
+        self.horizon = int(horizon)
         self.head = LatestTokens(tokens.length, spec.width, self.horizon * len(self.quantiles))
         if self.skip:
             self.linear = LatestTokens(tokens.length, tokens.source_dim, self.horizon)

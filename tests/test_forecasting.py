@@ -205,7 +205,7 @@ def test_wrong_quantiles_are_refused(levels: list[float]) -> None:
 
 def test_other_modalities_are_refused() -> None:
     spec = Spec(D, 1, {"train": TokenSpec("image", 5, None, ())}, {"image": {}})
-    with pytest.raises(UserError, match="needs windows of series, but the view 'train' is image"):
+    with pytest.raises(UserError, match="needs series with a horizon, but the view 'train' has none"):
         Forecasting().build(spec)
 
 

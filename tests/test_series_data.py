@@ -206,6 +206,9 @@ def test_a_batch_holds_the_rows_before_and_after_each_origin(together: bool, tmp
     windows = data.samples("train")
     count = 67 - 6 - 4 + 1
     assert len(windows) == count * (1 if together else 2)
+    names = data.names("train")
+    assert len(names) == len(windows)
+    assert names[2] == ("2024-02-27 08:00:00" if together else "p 2024-02-27 07:00:00")
     items = [0, 2, 5]
     (view,) = windows.collate(items).values()
     scaled = data.values

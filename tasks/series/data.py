@@ -119,6 +119,21 @@ class Tables(Data):
         view = PLAIN if plain else "train"
         return Windows(self.values, self.observed, origins, self.context, self.horizon, self.together, view)
 
+    def names(self, split: Split) -> list[str]:
+        """Series, channel and first forecast stamp of every window of a split."""
+        windows, table = self.samples(split, plain=True), self.table
+        rows = windows.origins.numpy()
+        series = np.searchsorted(table.starts, rows, side="right") - 1
+        stamps = table.grid[table.first[series] + rows - table.starts[series]]
+        each = len(table.channels)
+        if self.together:
+            return [f"{table.ids[s]} {stamp}".strip() for s, stamp in zip(series, stamps, strict=True)]
+        return [
+            f"{table.names[s * each + channel]} {stamp}"
+            for s, stamp in zip(series, stamps, strict=True)
+            for channel in range(each)
+        ]
+
     def _check_length(self, table: Table) -> None:
         for split, span in self.spans.items():
             if len(window_origins(span, table.starts, self.context, self.horizon)) == 0:

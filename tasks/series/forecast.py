@@ -85,6 +85,9 @@ def forecast_command(
             f"The model forecasts {future.block} rows at a time: for {future.steps} it was applied "
             f"{future.blocks} times, each time to its own forecasts; trust later rows less."
         )
+    trained = loaded.description["spec"]["data"]["series"]["step"]
+    if trained != table.step.name:
+        console.print(f"The model was trained on rows {trained} apart, these are {table.step.name} apart.")
     if plot is not None:
         from .plot import draw_future
 
