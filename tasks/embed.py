@@ -4,10 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .data import Split
 from .features import Pool, features
-from .run import load, write_json
+from .run import Run, load, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def embed(
+    run: Run, overrides: Mapping[str, Any] | None = None, layer: int | None = None, pool: Pool = "auto"
+) -> pd.DataFrame:
+    """Embed every split of the run's data, or of the data that the overrides name.
+
+    Args:
+        run: a finished run.
+        overrides: other data, as `{"data.path": "DIR"}`.
+        layer: block to read, from 1; the end, after the final norm, unless given.
+        pool: how an entry's tokens become one vector.
+
+    Returns:
+        One row a sample: `split`, `name`, `label` (-1 where there is none) and columns `e0` to `eD`.
+    """
+    import pandas as pd
+
+    data = run.data(overrides)
+    tables = []
+    for split in SPLITS:
+        found = features(run.model, data.plain(split), -1 if layer is None else layer, pool)
+        table = pd.DataFrame(found.x.numpy(), columns=[f"e{i}" for i in range(found.x.shape[1])])
+        table.insert(0, "label", found.label.numpy())
+        table.insert(0, "name", data.names(split))
+        table.insert(0, "split", split)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def embed_command(
@@ -18,27 +52,12 @@ def embed_command(
     pool: Pool = "auto",
     json: str | None = None,
 ) -> None:
-    """Embed every split of the run's data, or of the data the overrides name.
-
-    The file has one row a sample: `split`, `name`, `label` (-1 where there is none) and the
-    columns `e0` to `eD`.
-    """
-    import pandas as pd
+    """Write `embed`'s table to a Parquet file."""
     from rich.console import Console
 
-    loaded = load(run)
-    data = loaded.data(overrides)
-    tables = []
-    for split in ("train", "val", "test"):
-        found = features(loaded.model, data.plain(split), -1 if layer is None else layer, pool)
-        table = pd.DataFrame(found.x.numpy(), columns=[f"e{i}" for i in range(found.x.shape[1])])
-        table.insert(0, "label", found.label.numpy())
-        table.insert(0, "name", data.names(split))
-        table.insert(0, "split", split)
-        tables.append(table)
-    joined = pd.concat(tables, ignore_index=True)
-    joined.to_parquet(Path(output))
-    width = joined.shape[1] - 3
-    Console().print(f"{len(joined)} embeddings of {width} values each in {output}")
+    table = embed(load(run), overrides, layer, pool)
+    table.to_parquet(Path(output))
+    width = table.shape[1] - 3
+    Console().print(f"{len(table)} embeddings of {width} values each in {output}")
     if json is not None:
-        write_json(Path(json), {"run": run, "output": output, "samples": len(joined), "width": width})
+        write_json(Path(json), {"run": run, "output": output, "samples": len(table), "width": width})

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ..tokenizers.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .data import Data
     from .model import Model
 
@@ -118,6 +120,18 @@ class Run:
         data.prepare_data()
         data.setup("test")
         return data
+
+    def embed(self, overrides: Mapping[str, Any] | None = None, **how: Any) -> pd.DataFrame:
+        """One vector a sample, as `triptych embed` writes them; `how` are `layer` and `pool`."""
+        from .embed import embed
+
+        return embed(self, overrides, **how)
+
+    def forecast(self, table: pd.DataFrame | str | Path, horizon: int | None = None) -> pd.DataFrame:
+        """Quantiles beyond the last row of a table, as `triptych forecast` writes them."""
+        from .series.forecast import forecast
+
+        return forecast(self, table, horizon)
 
     def untrained(self, seed: int = 0) -> Model:
         """A model of the same shape with fresh weights: the baseline every table needs."""
