@@ -62,6 +62,18 @@ class ConvolutionalPosition(nn.Module):
         return F.gelu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
 
 
+@dataclass(frozen=True)
+class Frames:
+    """What a waveform's frames are before projection: columns of `Embedded`, packed.
+
+    `features` `(S, F)`; `source` `(S, P)` and `energy` `(S,)` where the tokenizer has them.
+    """
+
+    features: Tensor
+    source: Tensor | None = None
+    energy: Tensor | None = None
+
+
 @dataclass
 class Positions:
     """How an audio tokenizer places its tokens.
@@ -105,8 +117,8 @@ class AudioFrames(Tokenizer):
         """Make the weights that turn samples at `rate` Hz into features; sets `feature_dim`."""
         raise TypeError(f"{type(self).__name__} must define setup_frames()")
 
-    def frames(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Columns of `Embedded` for waveforms `(T_i,)`: `features` `(S, F)`, and `source` or `energy`."""
+    def frames(self, waveforms: Sequence[Tensor]) -> Frames:
+        """Frames of waveforms `(T_i,)`."""
         raise TypeError(f"{type(self).__name__} must define frames()")
 
     def embed(self, view: View) -> Embedded:
@@ -124,18 +136,20 @@ class AudioFrames(Tokenizer):
             raise UserError(
                 f"the view's mask must be for {sum(lengths)} frames, but is for {len(view.masked)}"
             )
-        columns = self.frames(list(view.data))
-        time = torch.cat([torch.arange(length) for length in lengths]).to(columns["features"].device)
+        frames = self.frames(list(view.data))
+        time = torch.cat([torch.arange(length) for length in lengths]).to(frames.features.device)
         return Embedded(
-            values=self.drop(self.project(columns["features"])),
+            values=self.drop(self.project(frames.features)),
             lengths=lengths,
             position=F.pad(time.unsqueeze(1), (0, 2)),
             sample=tuple(range(len(lengths))),
             channel=(0,) * len(lengths),
-            **columns,
+            source=frames.source,
+            features=frames.features,
+            energy=frames.energy,
         )
 
     def place(self, embedded: Embedded) -> Tensor:
         """Add the positional convolution, which stays inside each utterance."""
         positions = by_length(self.position, embedded.values.split(embedded.lengths))
-        return self.drop(self.norm(embedded.values + torch.cat(positions)))  # type: ignore[no-any-return]
+        return self.drop(self.norm(embedded.values + torch.cat(positions)))

@@ -10,6 +10,7 @@ Shapes: C channels, K taps of a kernel.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,15 @@ from torch import Tensor
 LOWEST, HIGHEST = 80.0, 0.475
 #: What is left of the random weights beside the smoothing.
 REMAINDER = 0.1
+
+
+@torch.no_grad()
+def start_as_filter_bank(weights: Sequence[Tensor], rate: int) -> None:
+    """Set the weights `(C', C, K)` of a stack that reads waveforms at `rate` Hz."""
+    first, *others = weights
+    first.copy_(mel_filters(first.shape[0], first.shape[2], rate))
+    for weight in others:
+        weight.copy_(smoothing(weight))
 
 
 def mel_filters(channels: int, kernel: int, rate: int) -> Tensor:

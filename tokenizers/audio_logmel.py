@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .audio import AudioFrames, Positions, by_length
+from .audio import AudioFrames, Frames, Positions, by_length
 
 #: Added to the mel energies before the logarithm; about the floor of 16-bit audio.
 FLOOR = 1e-6
@@ -72,10 +72,10 @@ class LogMelFrames(AudioFrames):
             mel_scale="slaney",
         )
 
-    def frames(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
+    def frames(self, waveforms: Sequence[Tensor]) -> Frames:
         """`source` and `features`, both `(S, P)`, without gradients."""
         frames = torch.cat(by_length(self.log_mel, waveforms))
-        return {"source": frames, "features": frames}
+        return Frames(features=frames, source=frames)
 
     @torch.no_grad()
     def log_mel(self, waveforms: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .audio import AudioFrames, Positions, by_length
-from .audio_initial import mel_filters, smoothing
+from .audio import AudioFrames, Frames, Positions, by_length
+from .audio_initial import start_as_filter_bank
 
 #: (channels, kernel, stride) of each convolution of wav2vec 2.0: 25 ms every 20 ms at 16 kHz.
 WAV2VEC2 = ((512, 10, 5), *((512, 3, 2),) * 4, *((512, 2, 2),) * 2)
@@ -29,7 +29,7 @@ class ScaledGradient(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """`factor` times the gradient."""
         return grad * ctx.factor, None
 
@@ -113,29 +113,23 @@ class WaveformFrames(AudioFrames):
 
     def setup_frames(self, rate: int) -> None:
         """Make the convolutions; their strides are in samples, whatever the rate."""
-        layers, channels_in = nn.ModuleList(), 1
+        layers: list[ConvolutionLayer] = []
+        channels_in = 1
         for index, (channels, kernel, stride) in enumerate(self.convolutions):
             norm = self.frame_norm if self.frame_norm == "layer" or index == 0 else None
             layers.append(ConvolutionLayer(channels_in, channels, kernel, stride, self.bias, norm))
             channels_in = channels
-        self.layers = layers
-        self.feature_norm = nn.LayerNorm(channels_in)
         if self.initial == "mel":
-            self._start_as_filter_bank(rate)
+            start_as_filter_bank([layer.conv.weight for layer in layers], rate)
+        self.layers = nn.ModuleList(layers)
+        self.feature_norm = nn.LayerNorm(channels_in)
 
-    def frames(self, waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
+    def frames(self, waveforms: Sequence[Tensor]) -> Frames:
         """`features` `(S, F)` with gradients, and `energy` `(S,)`."""
         raw = torch.cat(by_length(self.convolve, waveforms))
         if self.feature_gradient != 1.0:
-            raw = ScaledGradient.apply(raw, self.feature_gradient)  # type: ignore[no-untyped-call]
-        return {"features": self.feature_norm(raw), "energy": raw.square().mean(1)}
-
-    @torch.no_grad()
-    def _start_as_filter_bank(self, rate: int) -> None:
-        first, *others = (layer.conv.weight for layer in self.layers)
-        first.copy_(mel_filters(first.shape[0], first.shape[2], rate))
-        for weight in others:
-            weight.copy_(smoothing(weight))
+            raw = ScaledGradient.apply(raw, self.feature_gradient)
+        return Frames(self.feature_norm(raw), energy=raw.square().mean(1))
 
     def convolve(self, waveforms: Tensor) -> Tensor:
         """`(n, T)` -> `(n, L, F)`, utterances of one length."""

@@ -102,7 +102,7 @@ class Clips:
             from torchaudio.transforms import Resample
 
             self._resamplers[rate] = Resample(rate, self.rate)
-        return self._resamplers[rate](waveform)  # type: ignore[no-any-return]
+        return self._resamplers[rate](waveform)
 
     def _put_aside(self, name: str, reason: str) -> None:
         if name not in self.set_aside:
@@ -116,27 +116,16 @@ class Clips:
         import pandas as pd
 
         kept: list[dict[str, Any]] = []
-        for row in table.to_dict("records"):
+        for record in table.to_dict("records"):
+            row = {str(column): value for column, value in record.items()}
             end, problem = _header(row)
             seconds = end - row["start"]
             if problem is None and not fits(round(seconds * self.rate)):
                 problem = f"{max(seconds, 0):.3f} s is too short for a single frame"
-            if problem is not None:
+            if problem is None:
+                kept += _pieces(row, seconds, longest)
+            else:
                 self._put_aside(row["name"], problem)
-                continue
-            pieces = math.ceil(seconds / longest)
-            for piece in range(pieces):
-                start = row["start"] + piece * seconds / pieces
-                cut = {"text": ""} if pieces > 1 and "text" in row else {}
-                kept.append(
-                    {
-                        **row,
-                        **cut,
-                        "start": start,
-                        "end": start + seconds / pieces,
-                        "seconds": seconds / pieces,
-                    }
-                )
         if len(self.set_aside) > tolerance * len(table) or not kept:
             name, reason = next(iter(self.set_aside.items()))
             raise UserError(
@@ -157,3 +146,12 @@ def _header(row: dict[str, Any]) -> tuple[float, str | None]:
     except soundfile.LibsndfileError as error:
         return 0.0, f"cannot be read ({error.error_string})"
     return duration if math.isnan(row["end"]) else min(row["end"], duration), None
+
+
+def _pieces(row: dict[str, Any], seconds: float, longest: float) -> list[dict[str, Any]]:
+    """A clip as one row, or as several of equal length and without text if it is too long."""
+    count = math.ceil(seconds / longest)
+    each = seconds / count
+    cut = {"text": ""} if count > 1 and "text" in row else {}
+    starts = [row["start"] + index * each for index in range(count)]
+    return [{**row, **cut, "start": start, "end": start + each, "seconds": each} for start in starts]
