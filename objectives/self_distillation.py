@@ -75,6 +75,9 @@ class SelfDistillation(Objective):
         features = [pooled(step[Read(view)], self.pool, len(step.views[view])) for view in self.views]
         # views are copy-major, so that all crops lie end to end as (crops, B)
         student = self.head(torch.cat(features)).unflatten(0, (-1, crops[0].samples))
+        self.teacher_head.train(
+            self.training
+        )  # batch norm by the batch: the student's averages are not its own
         with torch.no_grad():
             told = pooled(step[Read(global_view, "teacher")], self.pool, len(crops[0]))
             told = self.teacher_head(told).unflatten(0, (crops[0].copies, crops[0].samples))

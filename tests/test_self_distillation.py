@@ -123,6 +123,18 @@ def test_batch_norm_stands_before_each_activation() -> None:
     assert kinds == ["Linear", "BatchNorm1d", "GELU"] * 2 + ["Linear"]
 
 
+def test_the_teachers_batch_norm_goes_by_the_batch_in_training() -> None:
+    """Also where a trainer keeps the mode in which it found each module."""
+    made, at = objective(batch_norm=True), step()
+    made.teacher_head.eval()
+    told = made.head.mlp[:2](at[Read("global", "teacher")].named("class"))
+    heard: list[Tensor] = []
+    made.teacher_head.mlp[1].register_forward_hook(lambda _, __, out: heard.append(out))
+    made.teacher_head.load_state_dict(made.head.state_dict())
+    made(at)
+    torch.testing.assert_close(heard[0], told)
+
+
 def test_prototypes_wait_for_the_first_epochs() -> None:
     made, at = objective(freeze_last_layer=1.5), step()
     for epoch, moves in ((0.0, False), (1.49, False), (1.5, True)):
