@@ -224,7 +224,7 @@ def test_heads_must_divide_the_width() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize(
-    ("dtype", "atol"), [(torch.float32, 1e-4), (torch.bfloat16, 4e-2)], ids=["fp32", "bf16"]
+    ("dtype", "atol"), [(torch.float32, 5e-4), (torch.bfloat16, 2e-2)], ids=["fp32", "bf16"]
 )
 @pytest.mark.parametrize("permuted", [False, True], ids=["", "permuted"])
 def test_xformers_kernel_equals_naive(
