@@ -152,7 +152,7 @@ def test_learning_happens() -> None:
     assert sum(losses.after[-STEPS:]) < 0.8 * sum(losses.after[:STEPS])
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("accumulate", [1, 2])  # an epoch has 3 batches: its last one steps alone
 def test_the_teacher_moves_after_each_optimiser_step(accumulate: int) -> None:
     """By momentum(step / steps), towards the student as the step left it."""
 
@@ -170,7 +170,8 @@ def test_the_teacher_moves_after_each_optimiser_step(accumulate: int) -> None:
     module = fit(learner(), SequenceData(), watch, accumulate_grad_batches=accumulate)
     total = EPOCHS * -(-STEPS // accumulate)
     assert len(watch.before) == total == module.total_steps
-    after = watch.after[accumulate - 1 :: accumulate] if accumulate > 1 else watch.after
+    stepping = [batch for batch in range(1, STEPS + 1) if batch % accumulate == 0 or batch == STEPS]
+    after = [watch.after[epoch * STEPS + batch - 1] for epoch in range(EPOCHS) for batch in stepping]
     for step, ((_, old), (student, new)) in enumerate(zip(watch.before, after, strict=True)):
         momentum = module.model.teacher.momentum(step / total)
         moved = {name: momentum * was + (1 - momentum) * student[name] for name, was in old.items()}
