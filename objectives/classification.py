@@ -63,8 +63,16 @@ class Classification(Predictor):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, step: Step) -> Loss:
-        """Cross-entropy over the labelled entries, and the accuracy where labels are hard."""
+        """Cross-entropy over the labelled entries, and the accuracy where labels are hard.
+
+        Raises:
+            UserError: evaluation meets a class that the model does not know.
+        """
         label = step.views[self.view].targets["label"]
+        if not self.training and label.ndim == 1 and int(label.max()) >= self.head.out_features:
+            raise UserError(
+                f"the data has classes besides the {self.head.out_features} that the model was trained on"
+            )
         logits = self.predict(step[Read(self.view)], step.views[self.view])
         if label.ndim == 2:
             loss = F.cross_entropy(logits, label, reduction="sum", label_smoothing=self.label_smoothing)

@@ -94,6 +94,9 @@ class Data(LightningDataModule):
         """Take the model's tokenizers, by modality: their `num_tokens` sizes the masks that loaders draw."""
         self.tokenizers = tokenizers
 
+    def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Called before `setup` for a finished model: read the data as it does (classes, channels, size)."""
+
     def views(self) -> dict[str, str]:
         """Modality of each view that training batches hold."""
         raise TypeError(f"{type(self).__name__} must define views()")

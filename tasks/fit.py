@@ -79,6 +79,7 @@ def run_stage(stage: str, run: str, overrides: Mapping[str, Any], output: str | 
     config = merge([directory / "config.yaml"], overrides)
     cli = build_training(config, logger=False, enable_checkpointing=False, enable_model_summary=False)
     cli.model.model.build(description["spec"]["views"], description["spec"]["data"])
+    cli.datamodule.follow(description["spec"]["data"])
     load_weights(cli.model.model, directory)
     if stage == "predict":
         from .predict import write_predictions

@@ -117,6 +117,7 @@ class Run:
 
         data = build_data(merge([self.directory / "config.yaml"], overrides))
         data.attach(dict(self.model.tokenizers.items()))  # type: ignore[arg-type]
+        data.follow(self.description["spec"]["data"])
         data.prepare_data()
         data.setup("test")
         return data

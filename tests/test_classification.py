@@ -105,3 +105,9 @@ def test_an_entry_of_several_sequences_is_their_mean() -> None:
 def test_fewer_than_two_classes(classes: list[str], found: str) -> None:
     with pytest.raises(UserError, match=f"at least 2 classes, but the data has {found}"):
         objective(classes)
+
+
+def test_a_class_the_model_does_not_know() -> None:
+    made = objective().eval()
+    with pytest.raises(UserError, match="classes besides the 3 that the model was trained on"):
+        run(made, tokens(), torch.tensor([0, 1, 2, 3, 0]))

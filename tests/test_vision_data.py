@@ -234,6 +234,19 @@ def test_many_tokens_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "80x80 pixels give 1600 tokens each" in caplog.text
 
 
+def test_data_for_a_finished_model_are_read_as_it_reads_them(tmp_path: Path) -> None:
+    """A class that is missing must not move the others, and a new one comes last."""
+    for name in ("ant", "dog"):
+        save(tmp_path / "test" / name / "1.png", size=(9, 9))
+    data = Images(str(tmp_path))
+    data.follow({"image": {"channels": 1, "size": [6, 4], "classes": ["bee", "cat", "dog"]}})
+    data.setup()
+    assert data.facts()["image"] == {"channels": 1, "size": [6, 4], "classes": ["bee", "cat", "dog", "ant"]}
+    assert data.samples("test").labels == [3, 2]
+    (batch,) = data.plain("test")
+    assert batch[PLAIN].data.shape == (2, 1, 6, 4)
+
+
 # How a file becomes pixels.
 
 

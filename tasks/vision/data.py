@@ -70,6 +70,16 @@ class Images(Data):
         self.view_options = {"train": ImageView()} if views is None else dict(views)
         self.mean, self.std, self.unreadable = mean, std, unreadable
         self.source: Source | None = None
+        self.classes: list[str] = []
+
+    def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the model's channels and size, and its classes first and in its order."""
+        own = facts.get(MODALITY)
+        if own is None:
+            return
+        self.channels, self.classes = own["channels"], list(own["classes"])
+        if self.size is None:
+            self.size = (own["size"][0], own["size"][1])
 
     def views(self) -> dict[str, str]:
         """Every view is of images."""
@@ -89,6 +99,7 @@ class Images(Data):
         if self.size is None:
             self.size = _common_size(source.images, self.path)
         self.source = source
+        self.classes += [name for name in source.classes if name not in self.classes]
         tokens = self._num_tokens((1, *self._size)) if self.tokenizers else 0
         if tokens > MANY:
             LOG.warning(
@@ -98,8 +109,8 @@ class Images(Data):
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """Channels, size in pixels, and the classes' names."""
-        source = self._found()
-        return {MODALITY: {"channels": self.channels, "size": list(self._size), "classes": source.classes}}
+        self._found()
+        return {MODALITY: {"channels": self.channels, "size": list(self._size), "classes": self.classes}}
 
     def samples(self, split: Split, plain: bool = False) -> ImageSamples:
         """The images of a split, as the config's views or as the view `plain` alone.
@@ -113,12 +124,12 @@ class Images(Data):
             options = {name: view if view.copies > 1 else view.bare() for name, view in options.items()}
         makers = {
             name: ViewMaker(
-                name, view, self._size, self._normalise, self.seed, bool(source.classes), self._num_tokens
+                name, view, self._size, self._normalise, self.seed, bool(self.classes), self._num_tokens
             )
             for name, view in options.items()
         }
         assert self.channels is not None
-        return ImageSamples(source, split, self.channels, makers)
+        return ImageSamples(source, split, self.classes, self.channels, makers)
 
     def names(self, split: Split) -> list[str]:
         """File names, or numbers where there are no files."""
@@ -146,11 +157,18 @@ class Images(Data):
 class ImageSamples:
     """The images of one split, drawn by (epoch, index)."""
 
-    def __init__(self, source: Source, split: Split, channels: int, makers: Mapping[str, ViewMaker]) -> None:
-        classes = {name: number for number, name in enumerate(source.classes)}
+    def __init__(
+        self,
+        source: Source,
+        split: Split,
+        classes: Sequence[str],
+        channels: int,
+        makers: Mapping[str, ViewMaker],
+    ) -> None:
         chosen = [i for i, part in enumerate(source.splits) if part == split]
         self.images = [source.images[i] for i in chosen]
-        self.labels = [UNLABELLED if (name := source.labels[i]) is None else classes[name] for i in chosen]
+        number = {name: index for index, name in enumerate(classes)}
+        self.labels = [UNLABELLED if (name := source.labels[i]) is None else number[name] for i in chosen]
         self.channels, self.makers = channels, makers
         self.broken: set[Path] = set()
 
