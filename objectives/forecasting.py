@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from ..backbones.schedule import Schedule
 from ..tokenizers.errors import UserError
 from ..tokenizers.series import invert, normalise
-from ..tokenizers.tokens import Tokens
+from ..tokenizers.tokens import Stats, Tokens
 from ..tokenizers.view import View
 from .objective import Loss, Predictor, Read, Spec, Step, Term
 
+#: Largest size of a level in units of the look-back's deviation: a nearly constant look-back has no end.
+LEVEL = 30.0
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -36,6 +38,8 @@ class Forecasting(Predictor):
         view: the view that carries the targets.
         quantiles: levels between 0 and 1, rising, .5 among them.
         skip: whether a linear map of the normalised look-back itself is added to the centre.
+        own: whether every series that was trained on has a linear map of its own besides, which
+            also reads its level. Others, and views without the target `name`, go without.
         squared: weight of the squared error beside the pinball loss.
         dropout: on the tokens before the head.
         weight: factor of the loss.
@@ -49,6 +53,7 @@ class Forecasting(Predictor):
         view: str = "train",
         quantiles: Sequence[float] = DECILES,
         skip: bool = True,
+        own: bool = False,
         squared: float = 1.0,
         dropout: float = 0.0,
         weight: float | Schedule = 1.0,
@@ -57,7 +62,8 @@ class Forecasting(Predictor):
         levels = list(quantiles)
         if levels != sorted(set(levels)) or 0.5 not in levels or not 0 < levels[0] <= levels[-1] < 1:
             raise UserError(f"quantiles must rise between 0 and 1, with 0.5 among them, but are {levels}")
-        self.view, self.quantiles, self.skip, self.squared = view, tuple(levels), skip, squared
+        self.view, self.quantiles, self.squared = view, tuple(levels), squared
+        self.skip, self.own = skip, own
         self.middle = levels.index(0.5)
         self.dropout = nn.Dropout(dropout)
 
@@ -80,6 +86,9 @@ class Forecasting(Predictor):
         if self.skip:
             self.linear = LatestTokens(tokens.length, tokens.source_dim, self.horizon)
             nn.init.zeros_(self.linear.weight)
+        if self.own:
+            names = len(spec.facts(self.view)["names"])
+            self.maps = OwnMaps(names, tokens.length * tokens.source_dim, self.horizon)
         normal = torch.tensor([NormalDist().inv_cdf(level) for level in self.quantiles])
         self.register_buffer("levels", torch.tensor(self.quantiles), persistent=False)
         self.register_buffer("spacing", normal.diff().expm1().log(), persistent=False)
@@ -91,7 +100,7 @@ class Forecasting(Predictor):
         observed = targets["future_observed"].flatten(0, 1)
         future = normalise(targets["future"].flatten(0, 1), tokens.stats)
         future = torch.where(observed, future, 0.0)
-        quantiles = self.normalised(tokens)
+        quantiles = self.normalised(tokens, step.views[self.view])
         count = int(observed.sum())
         loss = Loss(
             {
@@ -104,7 +113,7 @@ class Forecasting(Predictor):
             loss.metrics["coverage"] = (inside & observed).sum() / count
         return loss
 
-    def normalised(self, tokens: Tokens) -> Tensor:
+    def normalised(self, tokens: Tokens, view: View) -> Tensor:
         """Quantiles `(N, H, Q)` in the normalised units of each sequence."""
         content = tokens.content()
         outputs = self.head(self.dropout(content.values), content.lengths).unflatten(1, (self.horizon, -1))
@@ -112,12 +121,43 @@ class Forecasting(Predictor):
         if self.skip:
             assert content.source is not None
             centre = centre + self.linear(content.source, content.lengths)
+        if self.own and "name" in view.targets:
+            assert content.source is not None and content.stats is not None
+            latest = self.head.latest(content.source, content.lengths)
+            centre = centre + self.maps(latest, content.stats, view.targets["name"].flatten())
         return spread(centre, outputs, self.spacing, self.middle)
 
     def predict(self, tokens: Tokens, view: View) -> Tensor:
         """Quantiles `(n, C, H, Q)` in the units of the data; that of level .5 is the point forecast."""
         assert tokens.stats is not None
-        return invert(self.normalised(tokens), tokens.stats).unflatten(0, (len(view), -1))
+        return invert(self.normalised(tokens, view), tokens.stats).unflatten(0, (len(view), -1))
+
+
+class OwnMaps(nn.Module):
+    """A linear map for each series, of its look-back and its level; all start at zero.
+
+    Instance normalisation takes the level away, and with it how fast a series returns to its mean.
+    In the units of the data the map adds `W x + a mean + b`, where x is the look-back less its mean.
+
+    Args:
+        names: series that have a map.
+        features: steps of the look-back.
+        horizon: steps ahead.
+    """
+
+    def __init__(self, names: int, features: int, horizon: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(names, horizon, features + 2))
+
+    def forward(self, latest: Tensor, stats: Stats, name: Tensor) -> Tensor:
+        """`(N, features)` normalised look-backs of the series `name` `(N,)` -> `(N, H)`, normalised.
+
+        A series of name -1 has no map and gets zeros.
+        """
+        level = torch.cat([stats.mean / stats.scale, 1 / stats.scale], dim=1)
+        features = torch.cat([latest, level.clamp(-LEVEL, LEVEL)], dim=1)
+        mapped = torch.einsum("nhf,nf->nh", self.weight[name.clamp(min=0)], features)
+        return torch.where(name.unsqueeze(1) >= 0, mapped, 0.0)
 
 
 class LatestTokens(nn.Module):
@@ -141,8 +181,12 @@ class LatestTokens(nn.Module):
 
     def forward(self, values: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """Tokens `(S, F)` of sequences of `lengths` -> `(N, outputs)`."""
+        return F.linear(self.latest(values, lengths), self.weight, self.bias)
+
+    def latest(self, values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        """The latest L tokens of each sequence end to end, `(N, L * F)`; zeros before a shorter one."""
         if set(lengths) == {self.length}:
-            return F.linear(values.reshape(len(lengths), -1), self.weight, self.bias)
+            return values.reshape(len(lengths), -1)
         counts = torch.tensor(lengths)
         owner = torch.arange(len(lengths)).repeat_interleave(counts)
         place = torch.cat([torch.arange(self.length - length, self.length) for length in lengths])
@@ -150,7 +194,7 @@ class LatestTokens(nn.Module):
         index = (owner[kept].to(values.device), place[kept].to(values.device))
         latest = values.new_zeros(len(lengths), self.length, values.shape[1])
         latest = latest.index_put(index, values[kept.to(values.device)])
-        return F.linear(latest.flatten(1), self.weight, self.bias)
+        return latest.flatten(1)
 
 
 def spread(centre: Tensor, outputs: Tensor, spacing: Tensor, middle: int) -> Tensor:

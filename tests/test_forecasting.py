@@ -10,11 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 from triptych.backbones.encoder import Encoder
-from triptych.objectives.forecasting import DECILES, Forecasting, LatestTokens, pinball, spread, squared
+from triptych.objectives.forecasting import (
+    DECILES,
+    Forecasting,
+    LatestTokens,
+    OwnMaps,
+    pinball,
+    spread,
+    squared,
+)
 from triptych.objectives.objective import Loss, Read, Spec, TokenSpec
 from triptych.tasks.model import Model
 from triptych.tokenizers.errors import UserError
-from triptych.tokenizers.series import SeriesWindows
+from triptych.tokenizers.series import SeriesWindows, statistics
 from triptych.tokenizers.view import View
 
 N, C, T, H, D = 2, 3, 31, 7, 8
@@ -211,3 +219,34 @@ def test_other_modalities_are_refused() -> None:
 
 def test_it_reads_one_view() -> None:
     assert Forecasting(view="plain").reads() == (Read("plain"),)
+
+
+def test_own_maps_equal_their_formula_in_the_units_of_the_data() -> None:
+    """`W x + a mean + b` where x is the look-back less its mean; nothing for a series without a name."""
+    maps, data = OwnMaps(C, T, H), torch.randn(N * C, T) * 2 + 1
+    torch.nn.init.normal_(maps.weight, std=0.1)
+    stats = statistics(data, torch.ones_like(data, dtype=torch.bool))
+    name = torch.tensor([2, 0, -1, 1, 1, 0])
+    added = maps((data - stats.mean) / stats.scale, stats, name) * stats.scale
+    for i, place in enumerate(name.tolist()):
+        weight = maps.weight[place]
+        twin = weight[:, :T] @ (data[i] - stats.mean[i]) + weight[:, T] * stats.mean[i] + weight[:, T + 1]
+        torch.testing.assert_close(added[i], twin if place >= 0 else torch.zeros(H))
+
+
+def test_own_maps_make_a_forecast_depend_on_the_name_alone() -> None:
+    head = Forecasting(quantiles=LEVELS, own=True)
+    model = Model({"series": SeriesWindows(5, 3)}, Encoder(D, 2, 2), {"forecast": head})
+    model.build({"train": "series"}, {"series": {"context": T, "horizon": H, "names": ["a", "b", "c"]}})
+    torch.nn.init.normal_(head.maps.weight, std=0.1)
+    model.eval()
+    data = torch.randn(1, 1, T).expand(2, 1, T)
+
+    def forecast(*names: int) -> Tensor:
+        targets = {"name": torch.tensor(names).unsqueeze(1)}
+        return model.predict(View("series", data, targets=targets))
+
+    same, apart = forecast(1, 1), forecast(1, 2)
+    torch.testing.assert_close(same[0], same[1])
+    assert (apart[0] - apart[1]).abs().max() > 1e-3
+    torch.testing.assert_close(apart[0], same[0])

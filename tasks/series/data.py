@@ -100,7 +100,10 @@ class Tables(Data):
         return {"train": "series"}
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Rows of context and horizon, the time between rows, rows a season, names of the channels."""
+        """Rows of context and horizon, the time between rows, rows a season, the channels, and the scaling.
+
+        `names` are those of every series and channel, `mean` and `scale` what its train rows gave.
+        """
         step = self.table.step
         return {
             "series": {
@@ -109,6 +112,9 @@ class Tables(Data):
                 "step": step.name,
                 "season": step.season,
                 "channels": list(self.table.channels),
+                "names": list(self.table.names),
+                "mean": self.mean.ravel().tolist(),
+                "scale": self.scale.ravel().tolist(),
             }
         }
 
@@ -117,7 +123,9 @@ class Tables(Data):
         stride = self.stride if split == "train" and not plain else 1
         origins = window_origins(self.spans[split], self.table.starts, self.context, self.horizon, stride)
         view = PLAIN if plain else "train"
-        return Windows(self.values, self.observed, origins, self.context, self.horizon, self.together, view)
+        series = np.searchsorted(self.table.starts, origins, side="right") - 1
+        size = (self.context, self.horizon)
+        return Windows(self.values, self.observed, origins, *size, self.together, view, series)
 
     def names(self, split: Split) -> list[str]:
         """Series, channel and first forecast stamp of every window of a split."""

@@ -5,7 +5,9 @@ Shapes: E series, C channels, N = E * C sequences, L rows of context, H horizon,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,17 +95,16 @@ def predict_future(model: Model, table: Table, horizon: int | None, fill: bool) 
     steps = head.horizon if horizon is None else horizon
     if steps < 1:
         raise UserError(f"expected a horizon of at least 1 row, but got {steps}")
-    context, observed, mean, scale = _latest(table, length, fill)
+    names, mean, scale = _known(table, model.spec.data["series"] if head.own else None)
+    context, observed, mean, scale = _latest(table, length, fill, mean, scale)
     _check_context(table, observed, model)
-    parts = [
-        roll(model, values, seen, steps)
-        for values, seen in zip(context.split(BATCH), observed.split(BATCH), strict=True)
-    ]
+    columns = (column.split(BATCH) for column in (context, observed, names))
+    parts = [roll(model, values, seen, steps, name) for values, seen, name in zip(*columns, strict=True)]
     quantiles = torch.cat(parts).double().numpy() * scale[:, None, None] + mean[:, None, None]
     return Future(table, quantiles, head.quantiles, head.horizon)
 
 
-def roll(model: Model, context: Tensor, observed: Tensor, steps: int) -> Tensor:
+def roll(model: Model, context: Tensor, observed: Tensor, steps: int, names: Tensor) -> Tensor:
     """Quantiles `(N, steps, Q)`, block by block of the model's own horizon.
 
     Each block after the first reads the forecasts of the one before: one path for each quantile.
@@ -115,18 +116,22 @@ def roll(model: Model, context: Tensor, observed: Tensor, steps: int) -> Tensor:
         context: `(N, L)`.
         observed: `(N, L)` bool.
         steps: rows to forecast.
+        names: `(N,)` the sequences' places among the names the model was trained on, -1 for others.
     """
     head = forecaster(model)
     levels = head.levels.to(context)
-    first = _quantiles(model, context, observed)
+    first = _quantiles(model, context, observed, names)
     blocks, count = [first], len(levels)
     paths = context.unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
     seen = observed.unsqueeze(1).expand(-1, count, -1).flatten(0, 1)
+    path_names = names.repeat_interleave(count)
     while sum(block.shape[1] for block in blocks) < steps:
         latest = blocks[-1].transpose(1, 2).flatten(0, 1)  # (N * Q, H): path k follows quantile k
         paths = torch.cat([paths, latest], dim=1)[:, -context.shape[1] :]
         seen = torch.cat([seen, torch.ones_like(latest, dtype=torch.bool)], dim=1)[:, -context.shape[1] :]
-        mixture = _quantiles(model, paths, seen).unflatten(0, (-1, count)).transpose(1, 2).flatten(2)
+        mixture = (
+            _quantiles(model, paths, seen, path_names).unflatten(0, (-1, count)).transpose(1, 2).flatten(2)
+        )
         blocks.append(torch.quantile(mixture, levels, dim=2).permute(1, 2, 0))
     return torch.cat(blocks, dim=1)[:, :steps]
 
@@ -139,18 +144,35 @@ def forecaster(model: Model) -> Forecasting:
     return found[0]
 
 
-def _quantiles(model: Model, context: Tensor, observed: Tensor) -> Tensor:
+def _quantiles(model: Model, context: Tensor, observed: Tensor, names: Tensor) -> Tensor:
     """One application of the model: `(N, L)` -> `(N, H, Q)`."""
-    view = View("series", context.unsqueeze(1), observed=observed.unsqueeze(1))
+    targets = {"name": names.unsqueeze(1)}
+    view = View("series", context.unsqueeze(1), observed=observed.unsqueeze(1), targets=targets)
     return model.predict(view).squeeze(1)
 
 
-def _latest(table: Table, length: int, fill: bool) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
+def _known(table: Table, facts: Mapping[str, Any] | None) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """What the model knows of each series and channel of a table; of none without `facts`.
+
+    Returns:
+        `(N,)` places among the names it was trained on, -1 for others; `(N,)` mean and deviation of
+        their train rows, NaN for others.
+    """
+    known = {"names": [], "mean": [], "scale": []} if facts is None else facts
+    places = {name: place for place, name in enumerate(known["names"])}
+    names = np.array([places.get(name, -1) for name in table.names])
+    mean, scale = (np.append(known[key], np.nan)[names] for key in ("mean", "scale"))
+    return torch.from_numpy(names), mean, scale
+
+
+def _latest(
+    table: Table, length: int, fill: bool, mean: np.ndarray, scale: np.ndarray
+) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
     """The last `length` rows of every series and channel, scaled; missing before a series begins.
 
-    Scaling by each sequence's own mean and deviation, in double precision, keeps values of any
-    size exact in the model's single precision; the model's own normalisation makes it have no
-    other effect.
+    Sequences that the model knows are scaled as in training; others, whose `mean` and `scale`
+    are NaN, by their own context. In double precision, which keeps values of any size exact in the
+    model's single precision.
 
     Returns:
         Context and what of it is observed, `(N, L)`; mean and deviation, `(N,)`.
@@ -164,9 +186,10 @@ def _latest(table: Table, length: int, fill: bool) -> tuple[Tensor, Tensor, np.n
     observed = (seen[rows] & inside[:, :, None]).transpose(0, 2, 1).reshape(-1, length)
     count = np.maximum(observed.sum(1), 1)
     values = np.where(observed, values, 0.0)
-    mean = values.sum(1) / count
-    scale = np.sqrt((np.where(observed, values - mean[:, None], 0.0) ** 2).sum(1) / count)
-    scale = np.where(scale > 0, scale, 1.0)
+    own_mean = values.sum(1) / count
+    own_scale = np.sqrt((np.where(observed, values - own_mean[:, None], 0.0) ** 2).sum(1) / count)
+    mean = np.where(np.isnan(mean), own_mean, mean)
+    scale = np.where(np.isnan(scale), np.where(own_scale > 0, own_scale, 1.0), scale)
     scaled = np.where(observed, (values - mean[:, None]) / scale[:, None], 0.0)
     return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(observed), mean, scale
 

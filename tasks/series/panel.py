@@ -142,7 +142,9 @@ def _chart(run: Run, data: Tables, index: int) -> Chart:
     series, channel = divmod(index, len(table.channels))
     span, start = data.spans["test"], int(table.starts[series])
     origin = start + int(span.low[series] + (span.high[series] - span.low[series] - data.horizon) // 2)
-    windows = Windows(data.values, data.observed, np.array([origin]), data.context, data.horizon)
+    size = (data.context, data.horizon)
+    one, own = np.array([origin]), np.array([series])
+    windows = Windows(data.values, data.observed, one, *size, series=own)
     (view,) = windows.collate([channel]).values()
     mean, scale = data.mean[series, channel], data.scale[series, channel]
     first = origin - min(data.context, HISTORY * season)

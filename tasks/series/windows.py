@@ -76,6 +76,7 @@ class Windows:
         context, horizon: rows before and after the origin.
         together: an item is a window of all channels, rather than of one.
         view: name of the view.
+        series: `(n,)` which of the E series each window is of.
     """
 
     def __init__(
@@ -87,10 +88,14 @@ class Windows:
         horizon: int,
         together: bool = False,
         view: str = "train",
+        series: np.ndarray | None = None,
     ) -> None:
         self.values, self.observed, self.origins = values, observed, torch.from_numpy(origins)
         self.context, self.horizon, self.together, self.view = context, horizon, together, view
         self.each = 1 if together else values.shape[1]
+        self.series = (
+            torch.zeros(len(origins), dtype=torch.long) if series is None else torch.from_numpy(series)
+        )
 
     def __len__(self) -> int:
         return len(self.origins) * self.each
@@ -100,7 +105,11 @@ class Windows:
         return key[1]
 
     def collate(self, items: Sequence[int]) -> Batch:
-        """One view: `data` and `observed` `(n, C, L)`; targets `future` and `future_observed` `(n, C, H)`."""
+        """One view: `data` and `observed` `(n, C, L)`, and three targets.
+
+        They are `future` and `future_observed` `(n, C, H)`, and `name` `(n, C)`, the index of each
+        sequence among the table's names.
+        """
         index = torch.tensor(items)
         rows = self.origins[index // self.each].unsqueeze(1) + torch.arange(-self.context, self.horizon)
         values, observed = (self._draw(column, rows, index) for column in (self.values, self.observed))
@@ -108,7 +117,11 @@ class Windows:
             "series",
             values[..., : self.context],
             observed=observed[..., : self.context],
-            targets={"future": values[..., self.context :], "future_observed": observed[..., self.context :]},
+            targets={
+                "future": values[..., self.context :],
+                "future_observed": observed[..., self.context :],
+                "name": self._names(index),
+            },
             ids=tuple(items),
         )
         return {self.view: view}
@@ -119,6 +132,12 @@ class Windows:
             which = slice(start, min(start + BLOCK, len(self)))
             (view,) = self.collate(range(which.start, which.stop)).values()
             yield which, view
+
+    def _names(self, index: Tensor) -> Tensor:
+        """`(n, C)` places in the table's names; C is 1 where channels are apart."""
+        channels = self.values.shape[1]
+        first = self.series[index // self.each].unsqueeze(1) * channels
+        return first + (torch.arange(channels) if self.together else (index % self.each).unsqueeze(1))
 
     def _draw(self, column: Tensor, rows: Tensor, index: Tensor) -> Tensor:
         """`(n, C, L + H)` of a column `(R, C)`; C is 1 where channels are apart."""
