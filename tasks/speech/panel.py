@@ -1,0 +1,173 @@
+"""What the panel of speech says of a run: the contrastive task and the letters probe, with baselines.
+
+Shapes: M masked frames, G codebooks, V codes of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...objectives.masked_contrastive import MaskedContrastive
+from ...objectives.objective import Read
+from ...objectives.quantiser import code_share, perplexity
+from ...tokenizers.errors import UserError
+from ..data import seeded
+from ..model import Model
+from ..panel import Row
+from ..run import Run
+from .data import Audio
+from .features import durations, encoded, mfcc
+from .picture import draw, listen
+from .probe import Score, groups, letters, score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OWN, UNTRAINED = "this run", "untrained encoder"
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """The contrastive task over a whole split.
+
+    Attributes:
+        right: of the M masked frames, how many were told from their negatives.
+        frames: M.
+        chance: mean of 1 / distinct candidates.
+        share: perplexity of the codes used, over all G V codes.
+    """
+
+    right: int
+    frames: int
+    chance: float
+    share: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the masked frames that were told right."""
+        return self.right / self.frames
+
+
+def measure(run: Run) -> list[Row]:
+    """The contrastive task on held-out audio, and the letters of the transcripts from frozen features.
+
+    Raises:
+        UserError: the run's data is not audio.
+    """
+    data = audio(run)
+    untrained = run.untrained()
+    rows: list[Row] = []
+    for system, model in ((OWN, run.model), (UNTRAINED, untrained)):
+        rows += _contrast_rows(system, contrasts(model, data))
+    if "text" in data.table:
+        for language, clips in _by_language(data.table):
+            rows += _probe_rows(language, clips, data, run.model, untrained)
+    return rows
+
+
+def audio(run: Run) -> Audio:
+    """The run's data module. Raises UserError if it does not read audio."""
+    data = run.data()
+    if not isinstance(data, Audio):
+        raise UserError(f"expected a run trained on audio, but its data is {type(data).__name__}")
+    return data
+
+
+def objective(model: Model) -> MaskedContrastive:
+    """The one masked contrastive objective of a model. Raises UserError if it has none."""
+    for _, member in model.objective:
+        if isinstance(member, MaskedContrastive):
+            return member
+    raise UserError("expected a run with the objective MaskedContrastive, but it has none")
+
+
+@torch.no_grad()
+def contrasts(model: Model, data: Audio) -> Contrasts:
+    """The contrastive task over the test split, in evaluation mode, with the masks of epoch 0."""
+    member = objective(model)
+    read = Read(member.view)
+    right, candidates, codes = [], [], []
+    with seeded("contrasts"):  # negatives are drawn
+        for batch in data.test_dataloader():
+            contrast, quantised = member.contrast(model.encode(batch, [read])[read].content())
+            right.append(contrast.right)
+            candidates.append(contrast.candidates)
+            codes.append(quantised.codes)
+    used = perplexity(code_share(torch.cat(codes), member.quantiser.codes)).sum()
+    hits, chance = torch.cat(right), torch.cat(candidates).float().reciprocal().mean()
+    size = member.quantiser.groups * member.quantiser.codes
+    return Contrasts(int(hits.sum()), len(hits), float(chance), float(used) / size)
+
+
+def _contrast_rows(system: str, found: Contrasts) -> list[Row]:
+    baseline = system != OWN
+    half = 1.96 * (found.accuracy * (1 - found.accuracy) / found.frames) ** 0.5
+    ratio, chance = found.accuracy / found.chance, found.chance
+    return [
+        Row(
+            system,
+            "contrastive accuracy",
+            found.accuracy,
+            found.accuracy - half,
+            found.accuracy + half,
+            baseline,
+        ),
+        Row(f"chance, codes of {system}", "contrastive accuracy", chance),
+        Row(system, "accuracy / chance", ratio, ratio - half / chance, ratio + half / chance, baseline),
+        Row(system, "code perplexity / codes", found.share, baseline=baseline),
+    ]
+
+
+def _by_language(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The clips with a text, by language; all together where none is given."""
+    spoken = table[table["text"] != ""]
+    if "language" not in spoken:
+        return [("", spoken)]
+    return [(str(language), clips) for language, clips in spoken.groupby("language")]
+
+
+def _probe_rows(
+    language: str, clips: pd.DataFrame, data: Audio, trained: Model, untrained: Model
+) -> list[Row]:
+    """Macro AUC of the letters for one language; every clip is heard whole."""
+    _, present = letters(list(clips["text"]))
+    group = groups(clips)
+    waveforms = [data.clips[index] for index in clips.index]
+    seconds = durations(waveforms, data.rate)
+    middle = trained.encoder.depth // 2
+    features = {
+        OWN: encoded(trained, waveforms, [middle])[middle],
+        UNTRAINED: encoded(untrained, waveforms, [middle])[middle],
+        "MFCC": mfcc(waveforms, data.rate),
+    }
+    systems = {"clip duration": seconds}
+    for system, x in features.items():
+        systems |= {system: x, f"{system} + duration": np.hstack([x, seconds])}
+    metric = f"letters in the transcript, AUC{f' ({language})' if language else ''}"
+    return [
+        _row(system, metric, score(x, present, group), not system.startswith(OWN))
+        for system, x in systems.items()
+    ]
+
+
+def _row(system: str, metric: str, found: Score, baseline: bool) -> Row:
+    half = 1.96 * float(np.std(found.splits, ddof=1)) / len(found.splits) ** 0.5
+    return Row(system, metric, found.mean, found.mean - half, found.mean + half, baseline)
+
+
+def picture(run: Run, path: Path) -> str:
+    """Draw a few held-out clips end to end: spectrogram, what was masked, the codes; returns the caption."""
+    data = audio(run)
+    heard = listen(run.model, objective(run.model), data)
+    draw(heard, path)
+    return (
+        f"Held-out clips of one voice. Of the {int(heard.masked.sum())} frames hidden from the encoder, "
+        f"{int(heard.right.sum())} were told from up to {heard.negatives} others of the same recording by "
+        "what surrounds them; codes of like colour stand for like spectra. One recording of one voice "
+        "shows how it works, not how well."
+    )
