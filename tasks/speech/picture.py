@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds of audio shown.
 SECONDS = 5.0
+#: Letters that fit into the whole width above the spectrogram.
+LETTERS = 130
 
 
 @dataclass(frozen=True)
@@ -155,13 +157,14 @@ def _draw_spectrogram(axis: Axes, heard: Heard, length: float) -> None:
     scale = length / len(heard.masked)
     for start, stop in runs(heard.masked):
         axis.axvspan(start * scale, stop * scale, facecolor="white", alpha=0.62, linewidth=0)
-    for index, (second, text) in enumerate(heard.clips):
+    starts = [second for second, _ in heard.clips]
+    for index, ((second, text), ends) in enumerate(zip(heard.clips, [*starts[1:], length], strict=True)):
         if index:
             axis.axvline(second, color="white", linewidth=1.5)
         axis.text(
             second + 0.01,
             1.03,
-            f"“{text}”" if text else "",
+            shortened(text, (ends - second) / length),
             fontsize=11,
             transform=axis.get_xaxis_transform(),
         )
@@ -171,6 +174,14 @@ def _draw_spectrogram(axis: Axes, heard: Heard, length: float) -> None:
     axis.set_title(
         f"{hidden:.0%} of the frames are hidden from the encoder (veiled)", loc="left", fontsize=13, pad=28
     )
+
+
+def shortened(text: str, share: float) -> str:
+    """A quoted text, cut to fit above a clip that takes `share` of the picture's width."""
+    fits = int(share * LETTERS)
+    if not text or fits < 4:
+        return ""
+    return f"“{text}”" if len(text) + 2 <= fits else f"“{text[: fits - 3].rstrip()}…”"
 
 
 def _draw_answers(axis: Axes, heard: Heard, length: float) -> None:
