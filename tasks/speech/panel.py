@@ -21,7 +21,7 @@ from ..model import Model
 from ..panel import Row
 from ..run import Run
 from .data import Audio
-from .features import durations, encoded, mfcc
+from .features import Array, durations, encoded, mfcc
 from .picture import draw, listen
 from .probe import Score, groups, letters, score
 
@@ -137,22 +137,28 @@ def _probe_rows(
     """Macro AUC of the letters for one language; every clip is heard whole."""
     _, present = letters(list(clips["text"]))
     group = groups(clips)
-    waveforms = [data.clips[index] for index in clips.index]
-    seconds = durations(waveforms, data.rate)
-    middle = trained.encoder.depth // 2
-    features = {
-        OWN: encoded(trained, waveforms, [middle])[middle],
-        UNTRAINED: encoded(untrained, waveforms, [middle])[middle],
-        "MFCC": mfcc(waveforms, data.rate),
-    }
-    systems = {"clip duration": seconds}
-    for system, x in features.items():
-        systems |= {system: x, f"{system} + duration": np.hstack([x, seconds])}
     metric = f"letters in the transcript, AUC{f' ({language})' if language else ''}"
     return [
         _row(system, metric, score(x, present, group), not system.startswith(OWN))
-        for system, x in systems.items()
+        for system, x in probe_features(clips, data, trained, untrained).items()
     ]
+
+
+def probe_features(
+    clips: pd.DataFrame, data: Audio, trained: Model, untrained: Model
+) -> dict[str, list[Array]]:
+    """Features of the clips by system: the input, the middle and the end of an encoder, or a baseline."""
+    waveforms = [data.clips[index] for index in clips.index]
+    seconds = durations(waveforms, data.rate)
+    layers = (0, trained.encoder.depth // 2, -1)
+    systems = {
+        "clip duration": [seconds],
+        "MFCC + duration": [np.hstack([mfcc(waveforms, data.rate), seconds])],
+    }
+    for system, model in ((UNTRAINED, untrained), (OWN, trained)):
+        found = list(encoded(model, waveforms, layers).values())
+        systems |= {system: found, f"{system} + duration": [np.hstack([x, seconds]) for x in found]}
+    return systems
 
 
 def _row(system: str, metric: str, found: Score, baseline: bool) -> Row:

@@ -25,8 +25,8 @@ from .segments import MODALITY
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Seconds of audio shown.
-SECONDS = 5.0
+#: Seconds of audio shown, and of the shortest clip whose text has room above it.
+SECONDS, SHORTEST = 5.0, 1.2
 #: Letters that fit into the whole width above the spectrogram.
 LETTERS = 130
 
@@ -83,6 +83,7 @@ def _first_clips(data: Audio) -> tuple[Tensor, list[tuple[float, str]]]:
     table = data.table.loc[data.indices("test")]
     if data.columns.voice in table:
         table = table[table[data.columns.voice] == table[data.columns.voice].iloc[0]]
+    table = table[table["seconds"] >= min(SHORTEST, table["seconds"].max())]
     pieces: list[Tensor] = []
     clips: list[tuple[float, str]] = []
     length = 0

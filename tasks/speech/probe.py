@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 #: A letter is asked for if at least this share of the clips has it, and this share has not.
 RAREST = 0.1
 #: Inverse strengths of the penalty tried inside the training clips.
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+STRENGTHS = (1e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,16 @@ def folds(group: NDArray[np.int64], repeats: int, count: int = 5) -> list[NDArra
     return masks
 
 
-def score(x: Array, present: NDArray[np.bool_], group: NDArray[np.int64], repeats: int = 1) -> Score:
+def score(
+    candidates: Sequence[Array], present: NDArray[np.bool_], group: NDArray[np.int64], repeats: int = 1
+) -> Score:
     """Macro AUC of logistic regressions, one a letter, over splits that keep groups together.
 
-    The strength of the penalty is chosen for all letters at once, on a fifth of the training
-    clips' groups.
+    Which candidate (layer) to read, and the strength of the penalty, are chosen for all letters
+    at once, on a fifth of the training clips' groups; the test clips have no part in it.
 
     Args:
-        x: `(n, F)` features.
+        candidates: `(n, F)` features, of one layer each.
         present: `(n, K)` which letters each clip has.
         group: `(n,)` clips that stay on one side of a split.
         repeats: of five-fold cross-validation.
@@ -95,8 +97,13 @@ def score(x: Array, present: NDArray[np.bool_], group: NDArray[np.int64], repeat
     for test in folds(group, repeats):
         train = ~test
         inner = folds(group[train], 1)[0]
-        held = {c: _auc(x[train], present[train], inner, c) for c in STRENGTHS}
-        results.append(_auc(x, present, test, max(held, key=held.__getitem__)))
+        held = {
+            (index, strength): _auc(x[train], present[train], inner, strength)
+            for index, x in enumerate(candidates)
+            for strength in STRENGTHS
+        }
+        index, strength = max(held, key=held.__getitem__)
+        results.append(_auc(candidates[index], present, test, strength))
     return Score(tuple(results))
 
 
