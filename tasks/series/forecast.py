@@ -83,7 +83,8 @@ def forecast_command(
     if future.blocks > 1:
         console.print(
             f"The model forecasts {future.block} rows at a time: for {future.steps} it was applied "
-            f"{future.blocks} times, each time to its own forecasts; trust later rows less."
+            f"{future.blocks} times, each time to its own forecasts; "
+            f"the intervals beyond row {future.block} are too narrow."
         )
     trained = loaded.description["spec"]["data"]["series"]["step"]
     if trained != table.step.name:

@@ -108,8 +108,9 @@ def roll(model: Model, context: Tensor, observed: Tensor, steps: int, names: Ten
     """Quantiles `(N, steps, Q)`, block by block of the model's own horizon.
 
     Each block after the first reads the forecasts of the one before: one path for each quantile.
-    What the paths say together is the mixture whose quantiles are returned, so that uncertainty
-    goes on growing; the median alone as input would lose it at every block.
+    What the paths say together is the mixture whose quantiles are returned. Intervals beyond the
+    first block are still too narrow: on the packaged sample those of 80 % hold 78, 59, 50 and 46 %
+    in the four days ahead (78, 50, 44 and 39 % where the median alone is fed back).
 
     Args:
         model: with one objective that forecasts.
