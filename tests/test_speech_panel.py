@@ -14,7 +14,7 @@ from triptych.tasks.model import Model
 from triptych.tasks.speech.data import Audio, Columns
 from triptych.tasks.speech.features import durations, encoded
 from triptych.tasks.speech.masks import SpanMask
-from triptych.tasks.speech.panel import contrasts
+from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure
 from triptych.tasks.speech.picture import by_pitch, draw, listen, runs
 from triptych.tasks.speech.probe import folds, groups, letters, score
 from triptych.tasks.speech.segments import AudioView
@@ -106,6 +106,46 @@ def test_a_clips_features_do_not_depend_on_the_batch(data: Audio, model: Model) 
         assert vectors.shape == (12, 16)
         np.testing.assert_allclose(vectors, alone[layer], atol=1e-5)
     np.testing.assert_allclose(durations(waveforms, RATE)[3], [0.8, np.log(0.8)])
+
+
+class Finished:
+    """What `measure` reads of a run."""
+
+    def __init__(self, data: Audio, model: Model) -> None:
+        self.model, self._data = model, data
+
+    def data(self) -> Audio:
+        return self._data
+
+    def untrained(self) -> Model:
+        return self.model
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank")  # MFCC of 25 samples
+def test_measure_gives_the_run_beside_every_baseline(data: Audio, model: Model) -> None:
+    """Sixty clips of one language, whose texts and lengths say nothing; a second has too few."""
+    table = data.table.copy()
+    rng = np.random.default_rng(2)
+    rows = pd.concat([table] * 6, ignore_index=True)
+    rows["text"] = ["".join(rng.choice(list("abcd"), 2)) + str(index) for index in range(72)]
+    rows["language"] = ["xx"] * 60 + ["yy"] * 12
+    own = data.clips.table
+    try:
+        data.clips.table = rows
+        found = measure(Finished(data, model))
+    finally:
+        data.clips.table = own
+    letter_rows = {row.system: row for row in found if row.metric.startswith("letters")}
+    assert {row.metric for row in letter_rows.values()} == {"letters in the transcript, AUC (xx)"}
+    encoders = [f"{name}{more}" for name in (UNTRAINED, OWN) for more in ("", " + duration")]
+    assert list(letter_rows) == ["clip duration", "MFCC + duration", *encoders]
+    assert [name for name, row in letter_rows.items() if not row.baseline] == [OWN, f"{OWN} + duration"]
+    assert all(row.low <= row.value <= row.high for row in letter_rows.values())
+    assert letter_rows[OWN].value == letter_rows[UNTRAINED].value  # one model stands for both here
+    by_metric = {(row.system, row.metric): row.value for row in found}
+    ratio, accuracy = by_metric[OWN, "accuracy / chance"], by_metric[OWN, "contrastive accuracy"]
+    chance = by_metric[f"chance, codes of {OWN}", "contrastive accuracy"]
+    assert ratio == pytest.approx(accuracy / chance)
 
 
 def test_contrasts_count_every_hidden_frame_of_the_test_split(data: Audio, model: Model) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OWN, UNTRAINED = "this run", "untrained encoder"
+#: Fewest clips with a text that the letters are asked of, for each language.
+FEWEST = 50
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,11 @@ def _probe_rows(
     language: str, clips: pd.DataFrame, data: Audio, trained: Model, untrained: Model
 ) -> list[Row]:
     """Macro AUC of the letters for one language; every clip is heard whole."""
+    if len(clips) < FEWEST:
+        return []
     _, present = letters(list(clips["text"]))
+    if not present.size:
+        return []
     group = groups(clips)
     metric = f"letters in the transcript, AUC{f' ({language})' if language else ''}"
     return [
