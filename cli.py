@@ -18,8 +18,8 @@ from .tokenizers.errors import UserError, did_you_mean
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
-# Threads that wait for each other in a busy loop are slow as soon as another program wants a core: an epoch of
-# `vision/vit` beside one busy process took 6 s, and 2 s since they sleep. It must be set before torch is loaded.
+# Threads that wait for each other in a busy loop stall as soon as another program wants a core: an epoch of
+# `vision/vit` beside one busy process took 6 s, and 2 s since they sleep. Set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 PARTNERS = ("lightning", "jsonargparse")
