@@ -1,17 +1,15 @@
-"""The only LightningModule: optimiser, schedules, and the teacher's turn after each step."""
+"""The only LightningModule: each step's loss, schedules, and the teacher's turn after it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from ..backbones.encoder import Encoder
-from ..backbones.schedule import Schedule, value
 from ..backbones.teacher import Teacher
 from ..objectives.objective import Branch, Loss, Objective
 from ..tokenizers.errors import UserError
@@ -19,23 +17,7 @@ from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
 from .data import Data, seed_of
 from .model import Model
-
-
-@dataclass
-class Optimization:
-    """AdamW (Loshchilov and Hutter 2019) and its schedules over the run.
-
-    Attributes:
-        lr: learning rate.
-        weight_decay: on matrices; biases, norms and single vectors have none.
-        betas: decay rates of the two moments.
-        eps: added to the root of the second moment.
-    """
-
-    lr: Schedule | float = field(default_factory=lambda: Schedule(1e-3, 1e-6, warmup=0.1))
-    weight_decay: Schedule | float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+from .optimization import Optimization
 
 
 class Learner(LightningModule):
@@ -73,19 +55,12 @@ class Learner(LightningModule):
         data: Data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.attach(dict(self.model.tokenizers.items()))  # type: ignore[arg-type]
         self.model.build(data.views(), data.facts())
+        self.optimization.freeze_for_good(self.model)
         self.run_seed = data.seed
 
     def configure_optimizers(self) -> Optimizer:
-        """AdamW with two groups: matrices decay, everything else does not."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "decays": True},
-            {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
-        ]
-        settings = self.optimization
-        return AdamW(
-            [group for group in groups if group["params"]], lr=1e-3, betas=settings.betas, eps=settings.eps
-        )
+        """AdamW over what is not frozen for good."""
+        return self.optimization.optimizer(self.model)
 
     @property
     def progress(self) -> float:
@@ -112,11 +87,7 @@ class Learner(LightningModule):
         """
         self.batch_in_epoch = batch_idx
         torch.manual_seed(seed_of(self.run_seed, self.current_epoch, batch_idx, self.global_rank, "step"))
-        optimizer = self.optimizers()
-        for group in optimizer.param_groups:  # type: ignore[union-attr]
-            group["lr"] = value(self.optimization.lr, self.progress)
-            if group["decays"]:
-                group["weight_decay"] = value(self.optimization.weight_decay, self.progress)
+        self.optimization.follow(self.optimizers(), self.progress)  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted loss of a batch.
@@ -142,8 +113,9 @@ class Learner(LightningModule):
         return self.current_epoch + self.batch_in_epoch / max(self.trainer.num_training_batches, 1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Let objectives clear the gradients of what is frozen now."""
+        """Clear the gradients of what is frozen now."""
         self.model.objective.after_backward(self.progress, self.epochs)
+        self.optimization.clear_frozen(self.model, self.progress)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then move the averages."""
