@@ -7,7 +7,6 @@ from triptych.tokenizers.errors import UserError
 
 from .test_learner import SequenceData, Watch, fit, learner
 
-
 # Teachers are in evaluation mode by design, which Lightning finds strange.
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training")
 
