@@ -5,7 +5,7 @@ Shapes: N sequences, S packed tokens, D width, H heads, L tokens of one sequence
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,7 +16,7 @@ from ..tokenizers.errors import UserError
 from ..tokenizers.tokens import Pack, Tokens
 from .attention import Attention
 from .layers import ConformerConvolution, LayerScale, Mlp, Rotary, SwiGLU, drop_sequences
-from .layout import Bias, Layout
+from .layout import LAYOUTS, Axis, Bias, Layout
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d}
 FEEDFORWARDS = {"gelu": Mlp, "swiglu": SwiGLU}
@@ -122,6 +122,9 @@ class Encoder(nn.Module):
         drop_path: stochastic depth, share of sequences dropped at the last block, rising
             linearly from 0 at the first.
         final_norm: a norm after the last block; the usual companion of pre-norm.
+        axes: what the blocks' attention runs along, in turn: `along` the tokens of each sequence,
+            or `across` the sequences of a sample (the channels of a series) at each place, as in
+            Crossformer's two stages (Zhang and Yan 2023) and Chronos-2's group attention.
         checkpoint: recompute each block in the backward pass to save memory.
         block: what the blocks are made of.
     """
@@ -134,6 +137,7 @@ class Encoder(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         final_norm: bool = True,
+        axes: Sequence[Axis] = ("along",),
         checkpoint: bool = False,
         block: BlockOptions | None = None,
     ) -> None:
@@ -141,7 +145,10 @@ class Encoder(nn.Module):
         options = block or BlockOptions()
         if drop_path and (not options.norm_first or options.convolution is not None):
             raise ValueError(f"drop_path must be 0 for post-norm and Conformer blocks, but is {drop_path}")
+        if "across" in axes and options.convolution is not None:
+            raise ValueError(f"axes must be [along] for Conformer blocks, but are {list(axes)}")
         self.width, self.depth, self.heads = width, depth, heads
+        self.axes = tuple(axes[index % len(axes)] for index in range(depth))
         self.checkpoint = checkpoint
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
@@ -151,15 +158,16 @@ class Encoder(nn.Module):
         self.apply(_initialise)
 
     def forward(self, pack: Pack, layers: Collection[int] = (-1,), bias: Bias | None = None) -> Encoded:
-        """Encode a pack; `layers` names which layers' tokens to return."""
+        """Encode a pack; `layers` names which layers' tokens to return, `bias` is added along sequences."""
         wanted = {self._layer(layer) for layer in layers}
-        layout, x = Layout(pack.lengths), pack.values
+        layouts, x = self._layouts(pack), pack.values
         found = {0: x} if 0 in wanted else {}
         # self.depth + 1 stands for the end, after the final norm
         for index, block in enumerate(self.blocks, start=1):
             if index > max(wanted):
                 break
-            x = self._run(block, x, layout, pack.position, bias)
+            axis = self.axes[index - 1]
+            x = self._run(block, x, layouts[axis], pack.position, bias if axis == "along" else None)
             if index in wanted:
                 found[index] = x
         if self.depth + 1 in wanted:
@@ -167,20 +175,23 @@ class Encoder(nn.Module):
         return Encoded({layer: pack.split(found[self._layer(layer)]) for layer in layers})
 
     def attention_maps(self, pack: Pack, layer: int = -1) -> list[Tensor]:
-        """Attention weights `(H, L, L)` of each sequence in block `layer` (1 to depth, -1 the last)."""
+        """Attention weights `(H, L, L)` of each sequence of block `layer` (1 to depth, -1 the last)."""
         number = self.depth if layer == -1 else layer
         if not 1 <= number <= self.depth:
             raise UserError(
                 f"layer must lie between 1 and {self.depth}, or be -1 for the last, but is {layer}"
             )
-        layout, x = Layout(pack.lengths), pack.values
-        for block in self.blocks[: number - 1]:
-            x = block(x, layout, pack.position)
-        block = self.blocks[number - 1]
+        layouts, x = self._layouts(pack), pack.values
+        for axis, block in zip(self.axes[: number - 1], self.blocks[: number - 1], strict=True):
+            x = block(x, layouts[axis], pack.position)
+        block, layout = self.blocks[number - 1], layouts[self.axes[number - 1]]
         assert isinstance(block, Block)
         if block.conformer:
             x = x + 0.5 * block.mlp0(block.norm0(x))
         return block.attn.maps(block.norm1(x) if block.norm_first else x, layout, pack.position)
+
+    def _layouts(self, pack: Pack) -> dict[Axis, Layout]:
+        return {axis: LAYOUTS[axis](pack) for axis in dict.fromkeys(self.axes)}
 
     def _layer(self, layer: int) -> int:
         if not -1 <= layer <= self.depth:

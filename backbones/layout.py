@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from ..tokenizers.tokens import Pack
+
 #: Additive attention bias for the n sequences of one length L: called with (sequence indices, L),
 #: returns something that broadcasts to `(n, H, L, L)`.
 Bias: TypeAlias = Callable[[tuple[int, ...], int], Tensor]
+
+#: What a block's attention runs along: the tokens of one sequence, or the sequences of one sample.
+Axis: TypeAlias = Literal["along", "across"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,35 @@ class Layout:
         if self.order is None or grouped is None:
             return grouped if self.order is None else self.order
         return self.order[grouped]
+
+
+def layout_along(pack: Pack) -> Layout:
+    """Every sequence by itself, as the tokens are stored."""
+    return Layout(pack.lengths)
+
+
+def layout_across(pack: Pack) -> Layout:
+    """The tokens of one sample that stand at the same place, one of each of its sequences.
+
+    A series of C channels gives, at each time, a sequence of C tokens, whatever was hidden; the
+    prefix tokens of a sample's channels, which stand nowhere, form one more. Reads the lengths
+    back from the device, once a pass.
+    """
+    owners = [(index, sample) for index, part in enumerate(pack.parts) for sample in part.sample]
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    lengths = torch.tensor(pack.lengths)
+    key = (
+        torch.tensor([numbers[owner] for owner in owners]).repeat_interleave(lengths).to(pack.position.device)
+    )
+    for column in pack.position.unbind(1):
+        key = key * (column.max() + 2) + column + 1  # -1, of prefix tokens, becomes 0
+    ordered, order = key.sort(stable=True)
+    counts = ordered.unique_consecutive(return_counts=True)[1]
+    return Layout(tuple(counts.tolist()), order)
+
+
+#: How a pack falls into sequences along each axis.
+LAYOUTS: dict[Axis, Callable[[Pack], Layout]] = {"along": layout_along, "across": layout_across}
 
 
 def _reorder(packed: Tensor, order: Tensor | None) -> Tensor:

@@ -3,8 +3,9 @@
 Shapes: N sequences, S packed tokens, L tokens of one sequence, D width, H heads, K head width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from triptych.backbones.encoder import Block, BlockOptions, Encoder
 from triptych.backbones.layers import ConformerConvolution, Rotary, SwiGLU, drop_sequences
-from triptych.backbones.layout import Layout
+from triptych.backbones.layout import Layout, layout_across
 from triptych.tokenizers.errors import UserError
-from triptych.tokenizers.tokens import Pack, concat
+from triptych.tokenizers.tokens import Pack, Tokens, concat
 
 from .helpers import assert_same, gradients, random_pack, random_tokens, randomise, singles
 
@@ -37,7 +38,7 @@ OPTIONS = {
 each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
-def encoder(options: BlockOptions | None = None, depth: int = DEPTH, **settings: float) -> Encoder:
+def encoder(options: BlockOptions | None = None, depth: int = DEPTH, **settings: Any) -> Encoder:
     made = Encoder(WIDTH, depth, HEADS, mlp_ratio=1.5, block=options, **settings)
     randomise(made)
     return made
@@ -72,6 +73,43 @@ def test_packed_equals_one_by_one(options: BlockOptions, final_norm: bool) -> No
         pack.values.grad = None
     assert_same(*found)
     torch.testing.assert_close(*of_input)
+
+
+def channels(lengths: Sequence[int], sample: Sequence[int], prefix: Sequence[str] = ()) -> Tokens:
+    return replace(random_tokens(lengths, WIDTH, prefix), sample=tuple(sample))
+
+
+def test_across_joins_the_tokens_of_a_sample_that_stand_at_one_place() -> None:
+    """Two views: one with channels of unequal length, some tokens hidden, one with prefix tokens."""
+    first = channels([3, 2, 3], [0, 0, 1]).select(torch.tensor([1, 0, 1, 1, 1, 0, 1, 1], dtype=torch.bool))
+    layout = layout_across(concat([first, channels([2, 2], [0, 0], ["class"])]))
+    arranged = layout.arrange(torch.arange(10)).split(layout.lengths)
+    # tokens 0-5 stand at times 0 2 | 0 1 | 1 2, of samples 0 0 1; 6-9 at prefix, 0 | prefix, 0
+    assert [part.tolist() for part in arranged] == [[0, 2], [3], [1], [4], [5], [6, 8], [7, 9]]
+
+
+@each_option
+def test_blocks_across_channels_equal_one_place_at_a_time(options: BlockOptions) -> None:
+    """A block `along`, one `across`, one `along`; the naive one feeds each place's tokens as one sequence."""
+    if options.convolution is not None:
+        with pytest.raises(ValueError, match=r"axes must be \[along\] for Conformer blocks"):
+            encoder(options, axes=["along", "across"])
+        return
+    model = encoder(options, axes=["along", "across"]).eval()
+    assert model.axes == ("along", "across", "along")
+    pack = concat([channels([5, 5, 5, 7, 7], [0, 0, 0, 1, 1])])
+    x = model.blocks[0](pack.values, Layout(pack.lengths), pack.position)
+    places = [[5 * c + i for c in range(3)] for i in range(5)] + [
+        [15 + 7 * c + i for c in range(2)] for i in range(7)
+    ]
+    across = torch.empty_like(x)
+    for place in places:
+        across[place] = model.blocks[1](x[place], Layout((len(place),)), pack.position[place])
+    expected = model.norm(model.blocks[2](across, Layout(pack.lengths), pack.position))
+    torch.testing.assert_close(end(model, pack), expected)
+    assert [tuple(one.shape) for one in model.attention_maps(pack, 2)] == [(HEADS, 3, 3)] * 5 + [
+        (HEADS, 2, 2)
+    ] * 7
 
 
 def test_batch_norm_is_one_by_one_only_after_training() -> None:
