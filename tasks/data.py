@@ -97,6 +97,9 @@ class Data(LightningDataModule):
     def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Called before `setup` for a finished model: read the data as it does (classes, channels, size)."""
 
+    def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Called before `setup` when training starts from a run: normalise as it did, unless told."""
+
     def views(self) -> dict[str, str]:
         """Modality of each view that training batches hold."""
         raise TypeError(f"{type(self).__name__} must define views()")

@@ -47,6 +47,8 @@ def fit(
 def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, init: str | None) -> None:
     learner, data, trainer = cli.model, cli.datamodule, cli.trainer
     data.prepare_data()
+    if init is not None:
+        data.inherit(read_description(Path(init))["spec"]["data"])
     data.setup("fit")
     learner.model.build(data.views(), data.facts())
     if init is not None:

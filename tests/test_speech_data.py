@@ -130,7 +130,7 @@ def test_clips_are_decoded_once_while_there_is_room(tmp_path: Path) -> None:
 def test_the_shipped_samples() -> None:
     data = audio("samples", rate=8000, columns=Columns("language", "language", "prompt"))
     assert len(data.clips) == 910 and not data.clips.set_aside
-    assert data.facts() == {"audio": {"rate": 8000, "classes": ["it", "ru"]}}
+    assert data.facts() == {"audio": {"rate": 8000, "normalise": False, "classes": ["it", "ru"]}}
     assert data.table["seconds"].sum() == pytest.approx(pd.read_csv(SAMPLES)["seconds"].sum(), abs=1)
     sides = data.table.groupby("prompt")["split"].nunique()
     assert sides.max() == 1  # the same prompt in both languages

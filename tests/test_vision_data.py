@@ -1,6 +1,7 @@
 """Images on disk, as they lie: found, split, read rightly, and refused in one sentence."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from triptych.tasks.data import PLAIN
 from triptych.tasks.vision.data import Images
+from triptych.tasks.vision.pixels import Pixels
 from triptych.tasks.vision.read import read_image
 from triptych.tasks.vision.sources import assign
 from triptych.tokenizers.errors import UserError
@@ -44,6 +46,7 @@ def test_digits_are_cut_into_five_stratified_folds() -> None:
             "channels": 1,
             "size": [8, 8],
             "classes": [str(i) for i in range(10)],
+            "pixels": asdict(Pixels()),
         }
         parts = [set(data.names(split)) for split in ("train", "val", "test")]
         assert sum(map(len, parts)) == len(set.union(*parts)) == 1797
@@ -56,7 +59,7 @@ def test_digits_are_cut_into_five_stratified_folds() -> None:
 def test_digits_keep_their_pixels() -> None:
     from sklearn.datasets import load_digits
 
-    data = images("digits", size=None, mean=0.0, std=1.0)
+    data = images("digits", size=None, pixels=Pixels(0.0, 1.0))
     (batch, *_) = data.plain("test")
     first = load_digits().images[int(data.names("test")[0])] / 16
     torch.testing.assert_close(batch[PLAIN].data[0, 0], torch.tensor(first, dtype=torch.float32))
@@ -131,11 +134,12 @@ def test_arrays(tmp_path: Path, dtype: str, white: float, shape: tuple[int, ...]
     np.savez(
         tmp_path / "a.npz", train_x=values, train_y=np.arange(30) % 3, test_x=values[:4], test_y=[0, 1, 2, 0]
     )
-    data = images(tmp_path / "a.npz", size=None, mean=0.0, std=1.0)
+    data = images(tmp_path / "a.npz", size=None, pixels=Pixels(0.0, 1.0))
     assert data.facts()["image"] == {
         "channels": 3 if shape else 1,
         "size": [5, 7],
         "classes": ["0", "1", "2"],
+        "pixels": asdict(Pixels(0.0, 1.0)),
     }
     (batch,) = data.plain("test")
     assert batch[PLAIN].data.shape == (4, 3 if shape else 1, 5, 7)
@@ -239,9 +243,10 @@ def test_data_for_a_finished_model_are_read_as_it_reads_them(tmp_path: Path) -> 
     for name in ("ant", "dog"):
         save(tmp_path / "test" / name / "1.png", size=(9, 9))
     data = Images(str(tmp_path))
-    data.follow({"image": {"channels": 1, "size": [6, 4], "classes": ["bee", "cat", "dog"]}})
+    own = {"channels": 1, "size": [6, 4], "pixels": asdict(Pixels(mean=[0.25], interpolation="bilinear"))}
+    data.follow({"image": own | {"classes": ["bee", "cat", "dog"]}})
     data.setup()
-    assert data.facts()["image"] == {"channels": 1, "size": [6, 4], "classes": ["bee", "cat", "dog", "ant"]}
+    assert data.facts()["image"] == own | {"classes": ["bee", "cat", "dog", "ant"]}
     assert data.samples("test").labels == [3, 2]
     (batch,) = data.plain("test")
     assert batch[PLAIN].data.shape == (2, 1, 6, 4)
@@ -288,3 +293,18 @@ def test_grey_pictures_have_one_channel_unless_told(tmp_path: Path) -> None:
     assert images(tmp_path, channels=3).facts()["image"]["channels"] == 3
     save(tmp_path / "colour.png")
     assert images(tmp_path).facts()["image"]["channels"] == 3
+
+
+def test_training_from_weights_normalises_as_they_expect_unless_told(tmp_path: Path) -> None:
+    """The size and the classes are the data's own."""
+    save(tmp_path / "ant" / "1.png", size=(9, 9))
+    facts = {
+        "image": {"channels": 3, "size": [6, 4], "classes": ["bee"], "pixels": asdict(Pixels(0.25, 2.0))}
+    }
+    told, untold = Images(str(tmp_path), pixels=Pixels(0.0)), Images(str(tmp_path))
+    for data in (told, untold):
+        data.inherit(facts)
+        data.setup()
+    own = {"channels": 3, "size": [9, 9], "classes": ["ant"]}
+    assert untold.facts()["image"] == own | {"pixels": asdict(Pixels(0.25, 2.0))}
+    assert told.facts()["image"] == own | {"pixels": asdict(Pixels(0.0))}

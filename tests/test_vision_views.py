@@ -6,6 +6,7 @@ from triptych.tasks.data import PLAIN
 from triptych.tasks.vision import augment
 from triptych.tasks.vision.data import Images
 from triptych.tasks.vision.options import Colour, Corrupt, ImageView, Mask, Warp
+from triptych.tasks.vision.pixels import Pixels
 from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.image import ImagePatches
 from triptych.tokenizers.view import View
@@ -111,9 +112,25 @@ def test_a_warp_of_a_quarter_turn() -> None:
 
 def test_pictures_are_scaled_to_cover_and_cut() -> None:
     wide = torch.arange(24.0).repeat(6, 1)[None] / 24
-    found = augment.fit(wide, (6, 6))
+    found = Pixels().fit(wide, (6, 6))
     torch.testing.assert_close(found, wide[:, :, 9:15])
-    assert augment.fit(torch.full((3, 31, 17), 0.3), (8, 5)).shape == (3, 8, 5)
+    assert Pixels().fit(torch.full((3, 31, 17), 0.3), (8, 5)).shape == (3, 8, 5)
+
+
+def test_pictures_are_scaled_further_and_cut_where_the_model_was_judged_so() -> None:
+    """timm's crop_pct: at .5 the shorter side of 12 stays 12, and its middle 6 are read."""
+    picture = torch.rand(3, 12, 24)
+    found = Pixels(cover=0.5).fit(picture, (6, 6))
+    torch.testing.assert_close(found, picture[:, 3:9, 9:15])
+
+
+def test_colours_are_normalised_channel_by_channel_and_back() -> None:
+    pixels = Pixels(mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2.0])
+    found = pixels.normalise(torch.full((2, 3, 5, 7), 0.6))
+    torch.testing.assert_close(found[1, :, 4, 6], torch.tensor([1.0, 1.6, 0.15]))
+    torch.testing.assert_close(pixels.restore(found), torch.full((2, 3, 5, 7), 0.6))
+    with pytest.raises(UserError, match=r"data.pixels.mean must be one number or 1"):
+        pixels.check(1)
 
 
 def test_crops_show_the_share_that_was_asked_for() -> None:

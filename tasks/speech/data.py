@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,8 @@ class Audio(Data):
         segment: seconds of the training samples, cut from the clips of one voice laid end to
             end; None trains on the clips as they are.
         batch_seconds: audio in a batch.
-        normalise: give each clip mean 0 and variance 1.
+        normalise: give each clip mean 0 and variance 1; None does as the weights it starts from were
+            trained, or does not.
         columns: what the manifest's columns are for.
         limits: of splits, unusable files, lengths and memory.
         workers: processes that load.
@@ -79,7 +80,7 @@ class Audio(Data):
         rate: int = 16000,
         segment: float | None = None,
         batch_seconds: float = 60.0,
-        normalise: bool = False,
+        normalise: bool | None = None,
         columns: Columns | None = None,
         limits: Limits | None = None,
         workers: int = 0,
@@ -103,13 +104,25 @@ class Audio(Data):
             return
         limits, table = self.limits, read_clips(self.path)
         self.clips = Clips(
-            table, self.rate, self._fits, limits.longest, self.normalise, limits.unusable, limits.cache
+            table, self.rate, self._fits, limits.longest, bool(self.normalise), limits.unusable, limits.cache
         )
         self.classes = sorted(set(self.table.get(self.columns.label, ())))
         if "split" not in self.table:
             keys = self.table[self.columns.group if self.columns.group in self.table else "path"]
             keys = self.table["name"] if keys.name == "path" else keys
             self.table["split"] = split_by_hash(list(keys), limits.val, limits.test)
+
+    def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the model's rate and normalisation."""
+        own = facts.get(MODALITY)
+        if own is not None:
+            self.rate = own["rate"]
+            self.inherit(facts)
+
+    def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Normalise as the weights expect it, where the config does not say."""
+        if self.normalise is None:
+            self.normalise = facts.get(MODALITY, {}).get("normalise")
 
     @property
     def table(self) -> pd.DataFrame:
@@ -121,8 +134,9 @@ class Audio(Data):
         return dict.fromkeys(self.declared, MODALITY)
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """The rate (Hz), and the classes where the clips are labelled."""
-        return {MODALITY: {"rate": self.rate, **({"classes": self.classes} if self.classes else {})}}
+        """The rate (Hz), whether clips are normalised, and the classes where they are labelled."""
+        classes = {"classes": self.classes} if self.classes else {}
+        return {MODALITY: {"rate": self.rate, "normalise": bool(self.normalise), **classes}}
 
     def names(self, split: Split) -> list[str]:
         """File names of a split's clips."""

@@ -20,21 +20,15 @@ from .options import Colour, Warp
 
 #: Random numbers that `random_crop`, `distort_colour` and `warp_matrices` take for an entry.
 CROP_DRAWS, COLOUR_DRAWS, WARP_DRAWS = 4, 9, 5
-BICUBIC = InterpolationMode.BICUBIC
 
 
-def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale `(C, H, W)` until it covers `size` (height, width), and cut the middle out."""
-    height, width = image.shape[-2:]
-    if (height, width) == size:
-        return image
-    scale = max(size[0] / height, size[1] / width)
-    scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
-    resized = T.resize(image, scaled, interpolation=BICUBIC, antialias=True)
-    return T.center_crop(resized, list(size)).clamp(0, 1)
-
-
-def random_crop(image: Tensor, size: tuple[int, int], area: tuple[float, float], draws: Tensor) -> Tensor:
+def random_crop(
+    image: Tensor,
+    size: tuple[int, int],
+    area: tuple[float, float],
+    draws: Tensor,
+    interpolation: InterpolationMode = InterpolationMode.BICUBIC,
+) -> Tensor:
     """A crop of a share of the picture's area, with sides in a ratio of 3:4 to 4:3, scaled to `size`.
 
     As in Szegedy et al. 2015, but a box that would not fit is cut to the picture, so that one draw does.
@@ -46,7 +40,7 @@ def random_crop(image: Tensor, size: tuple[int, int], area: tuple[float, float],
     h = min(height, max(1, round(math.sqrt(pixels / ratio))))
     w = min(width, max(1, round(math.sqrt(pixels * ratio))))
     top, left = int(down * (height - h + 1)), int(right * (width - w + 1))
-    resized = T.resized_crop(image, top, left, h, w, list(size), interpolation=BICUBIC, antialias=True)
+    resized = T.resized_crop(image, top, left, h, w, list(size), interpolation, antialias=True)
     return resized.clamp(0, 1)
 
 

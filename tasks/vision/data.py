@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ...tokenizers.errors import UserError
 from ...tokenizers.view import Batch
 from ..data import PLAIN, Data, Split
 from .options import ImageView
+from .pixels import Pixels
 from .read import UNREADABLE, check, is_grey, read_image, size_of
 from .sources import Source, find
 from .views import MODALITY, Picture, ViewMaker
@@ -43,8 +45,8 @@ class Images(Data):
             own, if they have one.
         channels: 1 (grey) or 3 (RGB); None looks at the images.
         fold: of the digits: which fifth to test on, 0 to 4.
-        mean: subtracted from pixels between 0 and 1.
-        std: what the difference is divided by.
+        pixels: how pictures are scaled and normalised; None does as the weights it starts from were
+            trained, or takes a mean and deviation of .5.
         unreadable: share of files that may be unreadable before the data set is refused.
         batch_size: samples a training step.
         workers: processes that load.
@@ -58,8 +60,7 @@ class Images(Data):
         size: int | tuple[int, int] | None = None,
         channels: int | None = None,
         fold: int = 0,
-        mean: float = 0.5,
-        std: float = 0.5,
+        pixels: Pixels | None = None,
         unreadable: float = 0.1,
         batch_size: int = 64,
         workers: int = 0,
@@ -68,7 +69,7 @@ class Images(Data):
         super().__init__(batch_size, workers, seed)
         self.path, self.size, self.channels, self.fold = path, size, channels, fold
         self.view_options = {"train": ImageView()} if views is None else dict(views)
-        self.mean, self.std, self.unreadable = mean, std, unreadable
+        self.pixels, self.unreadable = pixels, unreadable
         self.source: Source | None = None
         self.classes: list[str] = []
 
@@ -80,6 +81,18 @@ class Images(Data):
         self.channels, self.classes = own["channels"], list(own["classes"])
         if self.size is None:
             self.size = (own["size"][0], own["size"][1])
+        self._read_alike(own)
+
+    def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Read pictures as the weights expect them, where the config does not say; the size is its own."""
+        own = facts.get(MODALITY)
+        if own is not None:
+            self.channels = self.channels or own["channels"]
+            self._read_alike(own)
+
+    def _read_alike(self, own: Mapping[str, Any]) -> None:
+        if self.pixels is None and "pixels" in own:
+            self.pixels = Pixels(**own["pixels"])
 
     def views(self) -> dict[str, str]:
         """Every view is of images."""
@@ -98,6 +111,8 @@ class Images(Data):
             self.channels = _channels(source.images)
         if self.size is None:
             self.size = _common_size(source.images, self.path)
+        self.pixels = self.pixels or Pixels()
+        self.pixels.check(self.channels)
         self.source = source
         self.classes += [name for name in source.classes if name not in self.classes]
         tokens = self._num_tokens((1, *self._size)) if self.tokenizers else 0
@@ -108,9 +123,11 @@ class Images(Data):
             )
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Channels, size in pixels, and the classes' names."""
+        """Channels, size in pixels, the classes' names, and how pictures are scaled and normalised."""
         self._found()
-        return {MODALITY: {"channels": self.channels, "size": list(self._size), "classes": self.classes}}
+        assert self.pixels is not None
+        own = {"channels": self.channels, "size": list(self._size), "classes": self.classes}
+        return {MODALITY: own | {"pixels": asdict(self.pixels)}}
 
     def samples(self, split: Split, plain: bool = False) -> ImageSamples:
         """The images of a split, as the config's views or as the view `plain` alone.
@@ -122,9 +139,10 @@ class Images(Data):
         options = {PLAIN: ImageView()} if plain else self.view_options
         if split != "train":
             options = {name: view if view.copies > 1 else view.bare() for name, view in options.items()}
+        assert self.pixels is not None
         makers = {
             name: ViewMaker(
-                name, view, self._size, self._normalise, self.seed, bool(self.classes), self._num_tokens
+                name, view, self._size, self.pixels, self.seed, bool(self.classes), self._num_tokens
             )
             for name, view in options.items()
         }
@@ -149,9 +167,6 @@ class Images(Data):
 
     def _num_tokens(self, shape: Sequence[int]) -> int:
         return self.tokenizers[MODALITY].num_tokens(shape)
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        return (pixels - self.mean) / self.std
 
 
 class ImageSamples:

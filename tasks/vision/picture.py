@@ -20,6 +20,7 @@ from ..data import PLAIN
 from ..model import Model
 from ..run import Run
 from .data import Images
+from .pixels import Pixels
 from .views import MODALITY
 
 #: Images in the picture.
@@ -63,7 +64,7 @@ def draw_attention(run: Run, path: Path) -> str:
     assert isinstance(data, Images)
     view = some_of_each(data)
     assert isinstance(view.data, Tensor)
-    looks, pixels = attention(run.model, view), (view.data * data.std + data.mean).clamp(0, 1)
+    looks, pixels = attention(run.model, view), (data.pixels or Pixels()).restore(view.data)
     heads = looks.shape[1]
     rows = ["image", "all heads", *(f"head {h + 1}" for h in range(heads))]
     figure, axes = plt.subplots(

@@ -20,6 +20,7 @@ from ...tokenizers.view import View
 from ..data import generator
 from . import augment
 from .options import ImageView
+from .pixels import Pixels
 
 #: Modality of every view here.
 MODALITY = "image"
@@ -42,7 +43,7 @@ class ViewMaker:
         name: of the view; part of what its randomness is drawn from.
         options: what the config asks of it.
         size: (H, W) in pixels, of what the model reads.
-        normalise: maps pixels between 0 and 1 to what the model reads.
+        pixels: how pictures are scaled and normalised.
         seed: of the run.
         labelled: whether the view carries the target `label`.
         num_tokens: L, as the model's tokenizer counts them for (C, H, W); for masks alone.
@@ -56,12 +57,12 @@ class ViewMaker:
         name: str,
         options: ImageView,
         size: tuple[int, int],
-        normalise: Callable[[Tensor], Tensor],
+        pixels: Pixels,
         seed: int,
         labelled: bool,
         num_tokens: Callable[[Sequence[int]], int] | None = None,
     ) -> None:
-        self.name, self.options, self.normalise = name, options, normalise
+        self.name, self.options, self.pixels = name, options, pixels
         self.size = size if options.size is None else (options.size, options.size)
         self.seed, self.labelled = seed, labelled
         self._check()
@@ -80,8 +81,8 @@ class ViewMaker:
         if options.rotate:
             targets["rotation"] = _stack(draws, "turns")
             images = augment.quarter_turns(images, targets["rotation"])
-        clean = self.normalise(images)
-        corrupted = None if options.corrupt is None else self.normalise(self._corrupt(images, draws))
+        clean = self.pixels.normalise(images)
+        corrupted = None if options.corrupt is None else self.pixels.normalise(self._corrupt(images, draws))
         mask = None if options.mask is None else _stack(draws, "mask").flatten()
         hide = options.mask is not None and options.mask.hide
         return View(
@@ -99,9 +100,9 @@ class ViewMaker:
         """The geometry and the colour of one entry."""
         options = self.options
         if options.crop is None:
-            image = augment.fit(pixels, self.size)
+            image = self.pixels.fit(pixels, self.size)
         else:
-            image = augment.random_crop(pixels, self.size, options.crop, draws["crop"])
+            image = augment.random_crop(pixels, self.size, options.crop, draws["crop"], self.pixels.mode)
         if options.flip and draws["flip"] < options.flip:
             image = image.flip(2)
         return (
