@@ -1,8 +1,12 @@
-"""`triptych evaluate`: frozen features of a run, beside untrained ones and the raw input."""
+"""`triptych evaluate knn` and `linear`: frozen features of a run, beside untrained ones and the raw input.
+
+Shapes: S seeds, N samples of the test part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,16 +14,20 @@ from torch import Tensor
 
 from ..tokenizers.errors import UserError
 from .data import Data, Split
-from .features import Features, Pool, features, knn_predict, linear_predict, wilson
+from .evaluation.heads import Kind, Recipe
+from .evaluation.intervals import interval
+from .evaluation.sweep import Parts, Sample, sweep
+from .features import Reading, knn_predict, read_features
 from .model import Model
 from .panel import Row
 from .run import Run, load
 from .table import print_rows, record
 
-EVALUATED: tuple[Split, ...] = ("train", "test")
+PARTS: tuple[Split, ...] = ("train", "val", "test")
 
-#: (train features, train labels, query) -> predicted classes.
-Classifier = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: What an evaluation makes of the features of all parts: which test samples are told rightly, `(S, N)`, and
+#: with which settings, in words.
+Method = Callable[[Sequence[Parts]], tuple[Tensor, str]]
 
 
 def knn(
@@ -27,63 +35,157 @@ def knn(
     overrides: Mapping[str, Any],
     k: int = 20,
     temperature: float = 0.07,
-    pool: Pool = "auto",
+    pool: str = "auto",
+    beside: str | None = None,
     json: str | None = None,
 ) -> list[Row]:
     """k nearest neighbours on frozen features (DINO's protocol), as a table and as JSON."""
+
+    def method(readings: Sequence[Parts]) -> tuple[Tensor, str]:
+        ((train, _, test),) = (parts.single() for parts in readings)
+        return (knn_predict(train.x, train.label, test.x, k, temperature) == test.label)[None], ""
+
     name = f"kNN accuracy (k={k}, T={temperature:g})"
+    return _report(load(run), overrides, name, method, [(Reading(pool),)], beside, json)
+
+
+def linear(
+    run: str,
+    overrides: Mapping[str, Any],
+    head: Kind = "linear",
+    pool: str | None = None,
+    blocks: int | None = None,
+    epochs: int = 100,
+    seeds: int = 3,
+    beside: str | None = None,
+    json: str | None = None,
+) -> list[Row]:
+    """Classifiers on frozen features, a sweep of learning rates at once, as a table and as JSON.
+
+    Args:
+        run: the run directory.
+        overrides: other data, as `{"data.path": "DIR"}`.
+        head: `linear`, or `nonlinear` for SiT's hidden layer of 1,024 and tanh.
+        pool: what of the tokens is read (see `Reading`); tokens parted by commas have a head each, whose
+            logits are averaged (SiT). None tries the class token with and without the mean.
+        blocks: last blocks that are read side by side. None tries 1 and 4.
+        epochs: passes over the train part.
+        seeds: of the heads' first weights and of the order.
+        beside: a run trained from scratch with labels, whose own head is measured too.
+        json: file for the figures.
+    """
+    opened = load(run)
+    readings = _readings(opened.model, pool, blocks)
+    recipe = Recipe(head, epochs)
+    name = f"{head.replace('non', 'non-')} probe accuracy"
     return _report(
-        load(run), overrides, name, lambda x, y, q: knn_predict(x, y, q, k, temperature), pool, json
+        opened, overrides, name, lambda parts: sweep(parts, recipe, seeds), readings, beside, json
     )
 
 
-def linear(run: str, overrides: Mapping[str, Any], pool: Pool = "auto", json: str | None = None) -> list[Row]:
-    """A linear classifier on frozen features, as a table and as JSON."""
-    return _report(load(run), overrides, "linear probe accuracy", linear_predict, pool, json)
+def _readings(model: Model, pool: str | None, blocks: int | None) -> list[tuple[Reading, ...]]:
+    """The grid of DINO and DINOv2: the last block or four, with or without the mean of the patches."""
+    prefixes = {name for tokenizer in model.tokenizers.values() for name in tokenizer.prefix}  # type: ignore[union-attr]
+    pools = [pool] if pool is not None else ["class", "class+mean"] if "class" in prefixes else ["auto"]
+    depths = [blocks] if blocks is not None else sorted({1, min(4, model.encoder.depth)})
+    return [tuple(Reading(one, blocks=n) for one in way.split(",")) for way in pools for n in depths]
 
 
 def _report(
-    run: Run, overrides: Mapping[str, Any], metric: str, classify: Classifier, pool: Pool, json: str | None
+    run: Run,
+    overrides: Mapping[str, Any],
+    metric: str,
+    method: Method,
+    readings: Sequence[tuple[Reading, ...]],
+    beside: str | None,
+    json: str | None,
 ) -> list[Row]:
-    rows = compare(run, overrides, metric, classify, pool)
-    print_rows(f"{metric}, {run.directory}", rows)
-    record(run.directory, metric, rows, json)
+    from rich.console import Console
+
+    data = run.data(overrides)
+    rows, told = compare(run, data, metric, method, readings)
+    if beside is not None:
+        rows.insert(2, scratch_row(load(beside), overrides, metric))
+    own, used = (str(path) for path in (_path(run.config), overrides.get("data.path", _path(run.config))))
+    elsewhere = "" if own == used else f", on {used}"
+    print_rows(f"{metric}, {run.directory}{elsewhere}", rows)
+    Console().print(f"Trained on {own}, evaluated on {used}: {told}", highlight=False)
+    record(run.directory, metric + elsewhere, rows, json)
     return rows
 
 
 def compare(
-    run: Run, overrides: Mapping[str, Any], metric: str, classify: Classifier, pool: Pool = "auto"
-) -> list[Row]:
+    run: Run, data: Data, metric: str, method: Method, readings: Sequence[tuple[Reading, ...]]
+) -> tuple[list[Row], str]:
     """The run, an untrained encoder of its shape, the raw input and the largest class, on the test part.
 
+    Returns:
+        The rows, and in words how many samples there were and what was chosen for each row.
+
     Raises:
-        UserError: the data has fewer than two classes.
+        UserError: the data has fewer than two classes, or a part without labels.
     """
-    data = run.data(overrides)
-    train, test = _splits(run.model, data, pool)
+    own = gather(run.model, data, readings)
+    train, val, test = own[0].single()
     found = len(train.label.unique())
     if found < 2:
         raise UserError(f"an evaluation by classes needs at least 2 in the train part, but found {found}")
-    fresh = _splits(run.untrained(), data, pool)
-    rows = [
-        _row("this run", metric, train, test, classify(train.x, train.label, test.x), baseline=False),
-        _row("untrained encoder", metric, train, test, classify(fresh[0].x, train.label, fresh[1].x)),
-    ]
-    if train.raw is not None and test.raw is not None and train.raw.shape[1] == test.raw.shape[1]:
-        rows.append(_row("raw input", metric, train, test, classify(train.raw, train.label, test.raw)))
-    largest = torch.full_like(test.label, int(train.label.bincount().argmax()))
-    return [*rows, _row("largest class", metric, train, test, largest)]
+    systems = {"this run": own, "untrained encoder": gather(run.untrained(), data, readings)}
+    raw = [Sample(part.raw, part.label) for part in (train, val, test) if part.raw is not None]
+    if len(raw) == len(PARTS) and len({sample.x.shape[1] for sample in raw}) == 1:
+        systems["raw input"] = [Parts("", ((raw[0],), (raw[1],), (raw[2],)))]
+    rows, chosen = [], []
+    for system, parts in systems.items():
+        right, settings = method(parts)
+        rows.append(accuracy_row(system, metric, right, baseline=system != "this run"))
+        chosen += [f"{system}: {settings}"] if settings else []
+    largest = int(train.label.bincount().argmax())
+    rows.append(accuracy_row("largest class", metric, (test.label == largest)[None]))
+    counts = f"{len(train.label)} samples to train, {len(val.label)} to choose, {len(test.label)} to test"
+    return rows, "; ".join([f"{counts}, {found} classes", *chosen])
 
 
-def _splits(model: Model, data: Data, pool: Pool) -> tuple[Features, Features]:
-    """Labelled features of the train and the test part."""
-    train, test = (features(model, data.plain(split), pool=pool).labelled() for split in EVALUATED)
-    return train, test
+def gather(model: Model, data: Data, readings: Sequence[tuple[Reading, ...]]) -> list[Parts]:
+    """Labelled features of every part of the data, for each of the readings; one pass of the encoder a part.
+
+    Raises:
+        UserError: a part has no labelled samples.
+    """
+    flat = [reading for group in readings for reading in group]
+    columns: list[list[Sample]] = []
+    for split in PARTS:
+        found = [one.labelled() for one in read_features(model, data.plain(split), flat)]
+        if not len(found[0].label):
+            raise UserError(f"an evaluation needs labels, but the {split} part has none")
+        columns.append([Sample(one.x, one.label, one.raw) for one in found])
+    parts, start = [], 0
+    for group in readings:
+        here = slice(start, start + len(group))
+        start += len(group)
+        train, val, test = (tuple(column[here]) for column in columns)
+        parts.append(Parts(",".join(map(str, group)), (train, val, test)))
+    return parts
 
 
-def _row(
-    system: str, metric: str, train: Features, test: Features, predicted: Tensor, baseline: bool = True
-) -> Row:
-    correct = int((predicted == test.label).sum())
-    low, high = wilson(correct, len(test.label))
-    return Row(system, metric, correct / len(test.label), low, high, baseline)
+def accuracy_row(system: str, metric: str, right: Tensor, baseline: bool = True) -> Row:
+    """Accuracy and its interval from which test samples each seed told rightly, `(S, N)` bool."""
+    return Row(system, metric, float(right.double().mean()), *interval(right), baseline)
+
+
+@torch.no_grad()
+def scratch_row(run: Run, overrides: Mapping[str, Any], metric: str) -> Row:
+    """The accuracy of a supervised run's own head: what training from scratch gives for its time."""
+    from ..objectives.classification import UNLABELLED
+
+    right = []
+    for batch in run.data(overrides).plain("test"):
+        (view,) = batch.values()
+        labelled = view.targets["label"] != UNLABELLED
+        right.append((run.model.predict(view).argmax(1) == view.targets["label"])[labelled])
+    row = accuracy_row(f"from scratch: {run.directory}", metric, torch.cat(right)[None])
+    seconds = run.seconds
+    return row if seconds is None else replace(row, system=f"{row.system} ({seconds:.0f} s)")
+
+
+def _path(config: Mapping[str, Any]) -> Any:
+    return config["data"].get("init_args", {}).get("path", "its own data")

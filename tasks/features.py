@@ -1,22 +1,70 @@
-"""Frozen features of a data set, and what can be read off them: neighbours and linear probes.
+"""Frozen features of a data set, and its nearest neighbours.
 
 Shapes: B samples, D feature width, K classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..objectives.classification import UNLABELLED, pooled
+from ..tokenizers.errors import UserError
+from ..tokenizers.tokens import Tokens, concat
+from ..tokenizers.view import View
 from .model import Model
 
-#: How an entry's tokens become one vector; `auto` takes the class token where there is one.
-Pool = Literal["auto", "class", "mean", "both"]
+#: Values of a raw sample above which it is not kept: photographs fill the memory, and their pixels tell
+#: little about what they show.
+RAW_VALUES = 16_384
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an entry's tokens become one vector.
+
+    Attributes:
+        pool: `class` or another prefix token's name, `mean` of the content tokens, or several joined by
+            `+` side by side; `auto` takes the class token where there is one, else the mean.
+        layer: whose tokens: a block from 1 to depth, or -1 for the last after the final norm.
+        blocks: read so many last blocks instead, each after the final norm, side by side. What `+ mean`
+            adds to a token is the last block's mean alone (Caron et al. 2021, Oquab et al. 2023).
+    """
+
+    pool: str = "auto"
+    layer: int = -1
+    blocks: int = 1
+
+    def known(self, prefix: Sequence[str]) -> Reading:
+        """The same with `auto` replaced by what a tokenizer with these prefix tokens has.
+
+        Raises:
+            UserError: the tokenizer has no such token.
+        """
+        if self.pool == "auto":
+            return replace(self, pool="class" if "class" in prefix else "mean")
+        for name in self.pool.split("+"):
+            if name not in (*prefix, "mean"):
+                raise UserError(f"pool must be of {', '.join((*prefix, 'mean'))}, but {name!r} is asked for")
+        return self
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """The layers it reads, the last one first.
+
+        Raises:
+            UserError: there are fewer blocks than are to be read.
+        """
+        if self.blocks > depth:
+            raise UserError(f"blocks must be at most the encoder's depth {depth}, but is {self.blocks}")
+        return (self.layer, *range(depth - 1, depth - self.blocks, -1))
+
+    def __str__(self) -> str:
+        return self.pool if self.blocks == 1 else f"{self.pool} of the last {self.blocks} blocks"
 
 
 @dataclass(frozen=True)
@@ -26,7 +74,7 @@ class Features:
     Attributes:
         x: `(B, D)` frozen features.
         label: `(B,)` class indices, -1 where there is none.
-        raw: `(B, values)` the raw input, where all samples have one shape; else None.
+        raw: `(B, values)` the raw input, where all samples have one shape of few values; else None.
         ids: index of each sample in its split.
     """
 
@@ -42,30 +90,74 @@ class Features:
         return Features(self.x[keep], self.label[keep], raw, tuple(torch.tensor(self.ids)[keep].tolist()))
 
 
-def features(model: Model, loader: Any, layer: int = -1, pool: Pool = "auto") -> Features:
-    """Run the frozen model over a plain loader.
+def features(model: Model, loader: Any, layer: int = -1, pool: str = "auto") -> Features:
+    """Run the frozen model over a plain loader and read it one way; see `Reading`."""
+    return read_features(model, loader, [Reading(pool, layer)])[0]
+
+
+def read_features(model: Model, loader: Iterable[Any], readings: Sequence[Reading]) -> list[Features]:
+    """Run the frozen model once over a plain loader, and read it in several ways.
 
     Args:
         model: in evaluation mode.
         loader: batches of the one view `plain`.
-        layer: whose tokens: 1 to depth, or -1 for the end after the final norm.
-        pool: how tokens become one vector; `both` is class token and mean side by side.
+        readings: ways of turning an entry's tokens into a vector.
+
+    Raises:
+        UserError: there are no samples, or the model has not what is to be read.
     """
     device = next(model.parameters()).device
-    vectors, labels, raws, ids = [], [], [], []
+    vectors: list[list[Tensor]] = [[] for _ in readings]
+    labels: list[Tensor] = []
+    raws: list[Tensor | None] = []
+    ids: list[int] = []
     for batch in loader:
         (view,) = batch.values()
         view = view.to(device)
-        tokens = model.embed(view, layer)
-        if pool == "auto":
-            pool = "class" if "class" in tokens.prefix else "mean"
-        pools = ("class", "mean") if pool == "both" else (pool,)
-        vectors.append(torch.cat([pooled(tokens, name, len(view)) for name in pools], dim=1).cpu())
+        for column, x in zip(vectors, read(model, view, readings), strict=True):
+            column.append(x.cpu())
         labels.append(view.targets.get("label", torch.full((len(view),), UNLABELLED)).cpu())
-        raws.append(view.data.flatten(1).cpu() if isinstance(view.data, Tensor) else None)
+        raws.append(_raw(view))
         ids.extend(view.ids)
-    same = all(raw is not None and raw.shape[1] == raws[0].shape[1] for raw in raws)  # type: ignore[union-attr]
-    return Features(torch.cat(vectors), torch.cat(labels), torch.cat(raws) if same else None, tuple(ids))  # type: ignore[arg-type]
+    if not labels:
+        raise UserError("features need samples, but this part of the data has none")
+    first = raws[0]
+    kept = [raw for raw in raws if raw is not None and first is not None and raw.shape[1] == first.shape[1]]
+    raw = torch.cat(kept) if len(kept) == len(raws) else None
+    return [Features(torch.cat(column), torch.cat(labels), raw, tuple(ids)) for column in vectors]
+
+
+@torch.no_grad()
+def read(model: Model, view: View, readings: Sequence[Reading]) -> list[Tensor]:
+    """`(n, D)` for every reading of a view, from one pass of the branch that is evaluated."""
+    tokenizers, encoder = model.branch(model.evaluate_with)
+    tokens = tokenizers[view.modality](view)
+    depth = model.encoder.depth
+    wanted = {layer for reading in readings for layer in reading.layers(depth)}
+    layers = {layer: parts[0] for layer, parts in encoder(concat([tokens]), wanted).layers.items()}
+
+    def vector(reading: Reading) -> Tensor:
+        first, *rest = (
+            layers[layer] if at == 0 else _normed(encoder, layers[layer])
+            for at, layer in enumerate(reading.layers(depth))
+        )
+        names = reading.known(tokens.prefix).pool.split("+")
+        deep = [name for name in names if name != "mean"] or ["mean"]
+        parts = [pooled(first, name, len(view)) for name in names]
+        return torch.cat([*parts, *(pooled(t, name, len(view)) for t in rest for name in deep)], dim=1)
+
+    return [vector(reading) for reading in readings]
+
+
+def _normed(encoder: Any, tokens: Tokens) -> Tokens:
+    return tokens.with_values(encoder.norm(tokens.values))
+
+
+def _raw(view: View) -> Tensor | None:
+    """`(n, values)` of a view whose entries have one shape and few values."""
+    if not isinstance(view.data, Tensor) or view.data[0].numel() > RAW_VALUES:
+        return None
+    return view.data.flatten(1).cpu()
 
 
 def knn_predict(
@@ -93,29 +185,3 @@ def knn_predict(
         votes = (similarity / temperature).exp()
         predicted.append(votes.new_zeros(len(part), classes).scatter_add(1, label[index], votes).argmax(1))
     return torch.cat(predicted)
-
-
-def linear_predict(train: Tensor, label: Tensor, query: Tensor, seed: int = 0) -> Tensor:
-    """Classes of a logistic regression on standardised features.
-
-    Its strength is chosen on a tenth of the train part.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    grid = {"logisticregression__C": [0.001, 0.01, 0.1, 1.0, 10.0]}
-    held_out = max(0.1, (int(label.max()) + 1) / len(label))
-    search = GridSearchCV(probe, grid, cv=StratifiedShuffleSplit(1, test_size=held_out, random_state=seed))
-    search.fit(train.numpy(), label.numpy())
-    return torch.from_numpy(search.predict(query.numpy()))
-
-
-def wilson(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927): what the size of the test set alone leaves open."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
-
-    interval = binomtest(correct, total).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
