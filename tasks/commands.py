@@ -152,9 +152,9 @@ def positive(text: str) -> float:
     return float(text)
 
 
-def pool(text: str) -> str:
-    """How tokens become one vector. Raises ValueError for a word that names no way."""
-    if text not in ("auto", "class", "mean", "both"):
+def head(text: str) -> str:
+    """A kind of classifier. Raises ValueError for a word that names none."""
+    if text not in ("linear", "nonlinear"):
         raise ValueError(text)
     return text
 
@@ -162,14 +162,15 @@ def pool(text: str) -> str:
 EXPECTED: dict[Callable[[str], Any], str] = {
     whole: "a whole number of at least 1",
     positive: "a number above 0",
-    pool: "auto, class, mean or both",
+    head: "linear or nonlinear",
 }
 """What an option's kind accepts, for its error sentence."""
 
 RUN = Option("run", "RUN", "run directory, as `fit` writes it", required=True)
 JSON = Option("json", "FILE", "write the figures, as JSON, to this file too")
 TRUST = Option("trust", "PACKAGE", "let configs name classes of this package too", repeat=True)
-POOL = Option("pool", "WAY", "tokens to one vector: auto, class (token), mean, or both", pool, "auto")
+POOL = Option("pool", "WAY", "tokens to one vector: class, mean, class+mean, or auto", default="auto")
+BESIDE = Option("beside", "RUN", "a run trained from scratch with labels: a row for its own head")
 SECTIONS = {
     "model": Option("model.KEY", "VALUE", "change the model, as in --model.objectives.dino.weight 2"),
     "data": Option("data.KEY", "VALUE", "other data, or parameters of it, as in --data.path DIR"),
@@ -229,6 +230,7 @@ COMMANDS = (
             Option("k", "N", "neighbours that vote", whole, 20),
             Option("temperature", "T", "of the votes: exp(similarity / T)", positive, 0.07),
             POOL,
+            BESIDE,
             JSON,
             TRUST,
         ),
@@ -238,8 +240,18 @@ COMMANDS = (
     ),
     Command(
         "evaluate linear",
-        "a linear classifier on frozen embeddings",
-        (RUN, POOL, JSON, TRUST),
+        "classifiers on frozen embeddings, all learning rates at once",
+        (
+            RUN,
+            Option("head", "KIND", "linear, or nonlinear (a hidden layer of 1,024 and tanh)", head, "linear"),
+            Option("pool", "WAY", "as for knn; commas give each its head (default: class, class+mean)"),
+            Option("blocks", "N", "last blocks read side by side (default: tries 1 and 4)", whole),
+            Option("epochs", "N", "passes over the train part", whole, 100),
+            Option("seeds", "N", "heads trained anew so often", whole, 3),
+            BESIDE,
+            JSON,
+            TRUST,
+        ),
         "triptych evaluate linear --run runs/wav2vec2-1 --data.path recordings.csv",
         _linear,
         ("data",),

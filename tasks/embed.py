@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .data import Split
-from .features import Pool, features
+from .features import features
 from .run import Run, load, write_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def embed(
-    run: Run, overrides: Mapping[str, Any] | None = None, layer: int | None = None, pool: Pool = "auto"
+    run: Run, overrides: Mapping[str, Any] | None = None, layer: int | None = None, pool: str = "auto"
 ) -> pd.DataFrame:
     """Embed every split of the run's data, or of the data that the overrides name.
 
@@ -25,7 +25,7 @@ def embed(
         run: a finished run.
         overrides: other data, as `{"data.path": "DIR"}`.
         layer: block to read, from 1; the end, after the final norm, unless given.
-        pool: how an entry's tokens become one vector.
+        pool: how an entry's tokens become one vector; see `Reading`.
 
     Returns:
         One row a sample: `split`, `name`, `label` (-1 where there is none) and columns `e0` to `eD`.
@@ -35,6 +35,8 @@ def embed(
     data = run.data(overrides)
     tables = []
     for split in SPLITS:
+        if not data.names(split):
+            continue
         found = features(run.model, data.plain(split), -1 if layer is None else layer, pool)
         table = pd.DataFrame(found.x.numpy(), columns=[f"e{i}" for i in range(found.x.shape[1])])
         table.insert(0, "label", found.label.numpy())
@@ -49,7 +51,7 @@ def embed_command(
     overrides: Mapping[str, Any],
     output: str = "embeddings.parquet",
     layer: int | None = None,
-    pool: Pool = "auto",
+    pool: str = "auto",
     json: str | None = None,
 ) -> None:
     """Write `embed`'s table to a Parquet file."""

@@ -21,7 +21,7 @@ from .features import Reading, knn_predict, read_features
 from .model import Model
 from .panel import Row
 from .run import Run, load
-from .table import print_rows, record
+from .table import print_rows, read_json, record
 
 PARTS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -78,9 +78,7 @@ def linear(
     readings = _readings(opened.model, pool, blocks)
     recipe = Recipe(head, epochs)
     name = f"{head.replace('non', 'non-')} probe accuracy"
-    return _report(
-        opened, overrides, name, lambda parts: sweep(parts, recipe, seeds), readings, beside, json
-    )
+    return _report(opened, overrides, name, lambda parts: sweep(parts, recipe, seeds), readings, beside, json)
 
 
 def _readings(model: Model, pool: str | None, blocks: int | None) -> list[tuple[Reading, ...]]:
@@ -109,7 +107,7 @@ def _report(
     own, used = (str(path) for path in (_path(run.config), overrides.get("data.path", _path(run.config))))
     elsewhere = "" if own == used else f", on {used}"
     print_rows(f"{metric}, {run.directory}{elsewhere}", rows)
-    Console().print(f"Trained on {own}, evaluated on {used}: {told}", highlight=False)
+    Console().print(f"Trained on {own}, evaluated on {used}: {told}", highlight=False, soft_wrap=True)
     record(run.directory, metric + elsewhere, rows, json)
     return rows
 
@@ -142,7 +140,7 @@ def compare(
     largest = int(train.label.bincount().argmax())
     rows.append(accuracy_row("largest class", metric, (test.label == largest)[None]))
     counts = f"{len(train.label)} samples to train, {len(val.label)} to choose, {len(test.label)} to test"
-    return rows, "; ".join([f"{counts}, {found} classes", *chosen])
+    return rows, "\n  ".join([f"{counts}, {found} classes", *chosen])
 
 
 def gather(model: Model, data: Data, readings: Sequence[tuple[Reading, ...]]) -> list[Parts]:
@@ -183,8 +181,8 @@ def scratch_row(run: Run, overrides: Mapping[str, Any], metric: str) -> Row:
         labelled = view.targets["label"] != UNLABELLED
         right.append((run.model.predict(view).argmax(1) == view.targets["label"])[labelled])
     row = accuracy_row(f"from scratch: {run.directory}", metric, torch.cat(right)[None])
-    seconds = run.seconds
-    return row if seconds is None else replace(row, system=f"{row.system} ({seconds:.0f} s)")
+    trained = read_json(run.directory / "metrics.json").get("fit", {}).get("seconds")
+    return row if trained is None else replace(row, system=f"{row.system} ({trained:.0f} s)")
 
 
 def _path(config: Mapping[str, Any]) -> Any:

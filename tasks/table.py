@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from json import loads
 from pathlib import Path
+from typing import Any
 
 from .panel import Row
 from .run import update_json, write_json
@@ -27,6 +29,12 @@ def print_rows(title: str, rows: Sequence[Row]) -> None:
 def interval(row: Row) -> str:
     """`low to high`, or nothing where there is no interval."""
     return "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where there is none."""
+    known: dict[str, Any] = loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return known
 
 
 def record(directory: Path, key: str, rows: Sequence[Row], json: str | None = None) -> None:

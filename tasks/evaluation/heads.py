@@ -119,9 +119,10 @@ def train_heads(xs: Sequence[Tensor], label: Tensor, recipe: Recipe, classes: in
             [_loss(heads(x[index]), label[index]) for heads, x in zip(probe.parts, xs, strict=True)]
         ).sum()
         falling = 0.5 + 0.5 * math.cos(math.pi * step / (recipe.epochs * batches))
+        slopes = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
-            for p, v, gradient in zip(parameters, velocities, torch.autograd.grad(loss, parameters), strict=True):
-                v.mul_(MOMENTUM).add_(gradient)
+            for p, v, slope in zip(parameters, velocities, slopes, strict=True):
+                v.mul_(MOMENTUM).add_(slope)
                 p.sub_(rates * falling * v)
     return probe
 

@@ -37,4 +37,6 @@ def interval(right: Tensor) -> tuple[float, float]:
     share = float(each.mean())
     low, high = wilson(share * samples, samples)
     spread = float(t.ppf(0.975, seeds - 1)) * float(each.std()) / math.sqrt(seeds) if seeds > 1 else 0.0
-    return max(share - math.hypot(share - low, spread), 0.0), min(share + math.hypot(high - share, spread), 1.0)
+    return max(share - math.hypot(share - low, spread), 0.0), min(
+        share + math.hypot(high - share, spread), 1.0
+    )

@@ -17,7 +17,7 @@ from .heads import Probe, Recipe, train_heads
 
 @dataclass(frozen=True)
 class Sample:
-    """Labelled features of one part: `x` `(N, D)`, `label` `(N,)`, and the raw input `(N, values)` or None."""
+    """Labelled features of one part: `x` `(N, D)`, `label` `(N,)`, the raw input or None."""
 
     x: Tensor
     label: Tensor

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...objectives.classification import Classification
 from ...tokenizers.errors import UserError
-from ..features import Features, Pool, features, knn_predict, wilson
+from ..evaluation.intervals import wilson
+from ..features import Features, features, knn_predict
 from ..panel import Row
 from ..run import Run
 
@@ -22,7 +23,7 @@ KNN = f"kNN accuracy (k={NEIGHBOURS}, T={TEMPERATURE})"
 ACCURACY = "accuracy"
 
 #: Features that are compared; the first is the headline.
-POOLS: dict[str, Pool] = {"class token": "class", "mean of patches": "mean", "both": "both"}
+POOLS = {"class token": "class", "mean of patches": "mean", "both": "class+mean"}
 
 #: How wide the tuned SVM searches.
 SVM_GRID = {"C": [1.0, 3.0, 10.0, 30.0], "gamma": [0.25, 0.5, 1.0, 2.0, 4.0]}
