@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 
 class Teacher(nn.Module):
-    """Averages of tokenizers and encoder, and the rule by which every average of the run moves.
+    """Averages of tokenizers, encoder and predicting heads, and the rule by which every average moves.
 
-    Objectives' heads that have an average of their own (DINO's) stay with the objective; the
-    model hands their pairs to `update`, so that one momentum serves the whole run.
+    A head that predicts after training needs the average it was trained in step with, so it is averaged
+    here with no word from its objective: that is the EMA of weights of supervised recipes. Heads that are
+    averaged as part of the training (DINO's) stay with their objective; the model hands their pairs to
+    `update`, so that one momentum serves the whole run.
 
     Args:
         momentum: share of the old average kept at each optimiser step; a number or a schedule
@@ -29,15 +31,19 @@ class Teacher(nn.Module):
 
     tokenizers: nn.ModuleDict
     encoder: nn.Module
+    heads: nn.ModuleDict
 
     def __init__(self, momentum: Schedule | float = 0.996) -> None:
         super().__init__()
         self.momentum = momentum if isinstance(momentum, Schedule) else Schedule(momentum)
 
-    def build(self, tokenizers: nn.ModuleDict, encoder: nn.Module) -> None:
-        """Start as a copy of the student."""
+    def build(
+        self, tokenizers: nn.ModuleDict, encoder: nn.Module, heads: Mapping[str, nn.Module] | None = None
+    ) -> None:
+        """Start as a copy of the student; `heads` are the objectives that predict, by name."""
         self.tokenizers = frozen_copy(tokenizers)  # type: ignore[assignment]
         self.encoder = frozen_copy(encoder)
+        self.heads = nn.ModuleDict({name: frozen_copy(head) for name, head in (heads or {}).items()})
 
     def train(self, mode: bool = True) -> Teacher:
         """A teacher stays in evaluation mode: no dropout, no stochastic depth."""

@@ -25,7 +25,8 @@ class Classification(Predictor):
     """Cross-entropy on one linear head (Dosovitskiy et al. 2021).
 
     Targets are `label`: `(n,)` class indices, where -1 is unlabelled, or `(n, K)` soft labels
-    (mixup). A sample of several sequences (a series of many channels) is pooled over them.
+    (mixup), where a row of zeros is unlabelled. A sample of several sequences (a series of many
+    channels) is pooled over them.
 
     Args:
         view: the view that carries the labels.
@@ -75,8 +76,9 @@ class Classification(Predictor):
             )
         logits = self.predict(step[Read(self.view)], step.views[self.view])
         if label.ndim == 2:
-            loss = F.cross_entropy(logits, label, reduction="sum", label_smoothing=self.label_smoothing)
-            return Loss({"ce": Term(loss, len(label))})
+            known = label.sum(1) > 0
+            each = F.cross_entropy(logits, label, reduction="none", label_smoothing=self.label_smoothing)
+            return Loss({"ce": Term((each * known).sum(), int(known.sum()))})
         labelled = label != UNLABELLED
         loss = F.cross_entropy(
             logits, label, reduction="sum", ignore_index=UNLABELLED, label_smoothing=self.label_smoothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -26,8 +27,8 @@ class Model(nn.Module):
         encoder: shared by all of them.
         objectives: by name.
         weighting: `fixed` or `learned` weights of the objectives.
-        teacher: an average of tokenizers and encoder, or None. Needed by objectives that read
-            the teacher's branch.
+        teacher: an average of tokenizers, encoder and predicting heads, or None. Needed by objectives
+            that read the teacher's branch, and for an EMA of weights.
         evaluate_with: which branch later commands use.
     """
 
@@ -69,7 +70,7 @@ class Model(nn.Module):
         self.spec = Spec(self.encoder.width, self.encoder.depth, specs, facts)
         self.objective.build(self.spec)
         if self.teacher is not None:
-            self.teacher.build(self.tokenizers, self.encoder)
+            self.teacher.build(self.tokenizers, self.encoder, self.predictors())
 
     def forward(self, batch: Batch, progress: float = 0.0, epoch: float = 0.0) -> Loss:
         """The loss of a batch: one pass of the student, at most one of the teacher."""
@@ -113,13 +114,21 @@ class Model(nn.Module):
         Raises:
             UserError: no objective, or more than one, can predict.
         """
-        able = [name for name, member in self.objective if isinstance(member, Predictor)]
+        able = list(self.predictors())
         if objective is None and len(able) != 1:
             raise UserError(f"the model must have one objective that predicts, but has {able or 'none'}")
-        head = self.objective[objective or able[0]]
+        name = objective or able[0]
+        head: nn.Module = self.objective[name]
+        (read,) = self.objective[name].reads()  # a head reads the branch and layer that it was trained on
+        if self.evaluate_with == "teacher":  # and the averaged head the average of them
+            assert self.teacher is not None
+            head, read = self.teacher.heads[name], replace(read, branch="teacher")
         assert isinstance(head, Predictor)
-        (read,) = head.reads()  # a head reads the branch and layer that it was trained on
         return head.predict(self.encode({read.view: view}, [read])[read], view)
+
+    def predictors(self) -> dict[str, Predictor]:
+        """The objectives whose heads are used after training, by name."""
+        return {name: member for name, member in self.objective if isinstance(member, Predictor)}
 
     def update_teacher(self, progress: float) -> None:
         """Move every average towards its student; called after each optimiser step."""
@@ -137,7 +146,8 @@ class Model(nn.Module):
 
     def _pairs(self, teacher: Teacher) -> list[tuple[nn.Module, nn.Module]]:
         own = [(self.tokenizers, teacher.tokenizers), (self.encoder, teacher.encoder)]
-        return [*own, *self.objective.averaged()]
+        heads = [(head, teacher.heads[name]) for name, head in self.predictors().items()]
+        return [*own, *heads, *self.objective.averaged()]
 
     def describe(self) -> dict[str, Any]:
         """The spec as plain data, for `model.json`."""

@@ -70,6 +70,17 @@ def test_soft_labels() -> None:
     assert loss.metrics == {}
 
 
+def test_soft_labels_of_zeros_are_left_out() -> None:
+    made, given, label = objective(label_smoothing=0.1), tokens(), torch.rand(N, K).softmax(1)
+    label[[1, 3]] = 0
+    known = label.sum(1) > 0
+    loss = run(made, given, label)
+    torch.testing.assert_close(
+        loss.terms["ce"].sum, naive(made.head(given.named("class"))[known], label[known], 0.1)
+    )
+    assert loss.terms["ce"].count == 3
+
+
 def test_unlabelled_samples_are_left_out() -> None:
     made, given = objective(label_smoothing=0.1), tokens()
     label = torch.tensor([2, -1, 1, -1, 0])

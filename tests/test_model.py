@@ -263,6 +263,30 @@ def test_predict_reads_what_the_head_was_trained_on(read: Read) -> None:
     torch.testing.assert_close(made.predict(other, "mean"), expected)
 
 
+def test_an_average_is_used_whole_tokenizer_encoder_and_head() -> None:
+    """EMA of weights, supervised: the average says what a student of its weights says."""
+    batch = {"train": view(4, 7, targets={"label": torch.tensor([0, 2, -1, 1])})}
+
+    def fresh() -> Model:
+        return model({"classify": Classification("train")}, {"train": "rows"}, teacher=Teacher(0.75))
+
+    made, twin = fresh(), fresh()
+    start = {name: p.detach().clone() for name, p in made.named_parameters() if p.requires_grad}
+    randomise(made.objective)
+    randomise(made.encoder)
+    made.update_teacher(0.0)
+    moved = {name: p for name, p in made.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, p in twin.named_parameters():
+            if name in start:
+                p.copy_(0.75 * start[name] + 0.25 * moved[name])
+    student = made.eval().predict(batch["train"])
+    made.evaluate_with = "teacher"
+    found = made.predict(batch["train"])
+    torch.testing.assert_close(found, twin.eval().predict(batch["train"]))
+    assert not torch.allclose(found, student, atol=1e-3)
+
+
 def test_predict_wants_to_know_which_head() -> None:
     none = model({"echo": Echo(Read("x"))}, {"x": "rows"})
     with pytest.raises(UserError, match="one objective that predicts, but has none"):

@@ -5,8 +5,9 @@ import torch
 from triptych.tasks.data import PLAIN
 from triptych.tasks.vision import augment
 from triptych.tasks.vision.data import Images
-from triptych.tasks.vision.options import Colour, Corrupt, ImageView, Mask, Warp
+from triptych.tasks.vision.options import Colour, Corrupt, ImageView, Mask, Mix, RandAugment, Warp
 from triptych.tasks.vision.pixels import Pixels
+from triptych.tasks.vision.views import Picture, ViewMaker, partners
 from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.image import ImagePatches
 from triptych.tokenizers.view import View
@@ -17,6 +18,7 @@ EVERYTHING = ImageView(
     flip=0.5,
     warp=Warp(degrees=20, shift=0.1, zoom=(0.8, 1.2), shear=10),
     colour=Colour(brightness=0.4, contrast=0.4, blur=0.5, solarize=0.3),
+    rand_augment=RandAugment(),
     rotate=True,
     corrupt=Corrupt(noise=0.3, erase=0.5),
     mask=Mask(ratio=0.5),
@@ -157,9 +159,126 @@ def test_noise_is_seen_by_the_student_alone() -> None:
     assert not torch.equal(view.data, view.whole().data)
 
 
+def mixed(options: Mix, count: int = 12, copies: int = 1) -> tuple[View, View]:
+    """The same entries mixed and not, through the data module."""
+    made = [digits(a=ImageView(copies=copies, mix=of)).samples("train").collate for of in (options, None)]
+    items = digits(a=ImageView()).samples("train")
+    pictures = [items[3, index] for index in range(count)]
+    return made[0](pictures)["a"], made[1](pictures)["a"]
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_mixup_weighs_picture_and_label_alike(copies: int) -> None:
+    """Every mixed picture is w times itself and 1 - w times one other of the batch, and so is its label."""
+    view, plain = mixed(Mix(mixup=0.8), copies=copies)
+    label = torch.eye(10)[plain.targets["label"]]
+    assert view.targets["label"].shape == (12 * copies, 10)
+    torch.testing.assert_close(view.targets["label"].sum(1), torch.ones(12 * copies))
+    flat = plain.data.flatten(1)
+    for i, (picture, soft) in enumerate(zip(view.data.flatten(1), view.targets["label"], strict=True)):
+        fits = []
+        for j in range(12 * copies):
+            difference = flat[i] - flat[j]
+            if j == i or not difference.any():
+                continue
+            weight = (picture - flat[j]) @ difference / (difference @ difference)
+            rest = (weight * flat[i] + (1 - weight) * flat[j] - picture).abs().max()
+            if rest < 1e-4:
+                fits.append((weight * label[i] + (1 - weight) * label[j] - soft).abs().max())
+        assert fits and min(fits) < 1e-4
+
+
+def test_cutmix_counts_the_pixels_that_came_from_the_partner() -> None:
+    """Pictures of one shade each: how much of a shade is seen is what the label says."""
+    n, classes = 40, 7
+    pictures = [Picture(torch.full((1, 11, 13), i / n), i % classes, i) for i in range(n)]
+    options = ImageView(mix=Mix(cutmix=1.0))
+    view = ViewMaker("a", options, (11, 13), Pixels(0.0, 1.0), 0, classes)(pictures)
+    several = 0
+    for i, (picture, soft) in enumerate(zip(view.data, view.targets["label"], strict=True)):
+        shades, counts = picture.unique(return_counts=True)
+        expected = torch.zeros(classes)
+        for shade, count in zip(shades, counts, strict=True):
+            expected[round(shade.item() * n) % classes] += count / (11 * 13)
+        torch.testing.assert_close(soft, expected)
+        several += len(shades) == 2
+        rows, columns = torch.where((picture[0] - i / n).abs() > 1e-6)
+        if len(rows):  # what came from the partner is one full box
+            assert len(rows) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+    assert several > n / 2
+
+
+def test_the_share_of_mixup_and_cutmix_is_what_was_asked_for() -> None:
+    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); half of what is mixed is cut."""
+    n, a = 4000, 0.4
+    images, others = torch.zeros(n, 1, 8, 8), torch.ones(n, 1, 8, 8)
+    draws = torch.rand(n, augment.MIX_DRAWS, generator=torch.Generator().manual_seed(0))
+    everyone = torch.ones(n, dtype=torch.bool)
+    _, kept = augment.mix(images, others, Mix(mixup=a), draws, everyone)
+    assert kept.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert kept.var().item() == pytest.approx(1 / (4 * (2 * a + 1)), abs=0.01)
+    found, kept = augment.mix(images, others, Mix(mixup=a, cutmix=1.0, share=0.6), draws, everyone)
+    torch.testing.assert_close(1 - found.mean((1, 2, 3)), kept)
+    assert (kept < 1).float().mean().item() == pytest.approx(0.6, abs=0.05)
+    blended = ((found > 0) & (found < 1)).flatten(1).any(1)
+    assert blended.float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_partners_are_others_of_the_same_copy_and_all_alike_likely() -> None:
+    draws = torch.rand(5 * 3 * 400, generator=torch.Generator().manual_seed(0)).view(400, 15)
+    found = torch.stack([partners(row, copies=3) for row in draws])
+    own = torch.arange(15)
+    assert (found != own).all() and (found // 5 == own // 5).all()
+    counts = torch.stack([(found == j).sum(0) for j in range(15)])
+    assert counts[counts > 0].min() > 60 and counts.max() < 145  # of 400, 100 expected
+    assert partners(torch.tensor([0.5]), 1).tolist() == [0]  # alone, it is its own
+
+
+def test_a_partner_is_drawn_from_seed_epoch_and_sample() -> None:
+    samples = digits(a=ImageView(mix=Mix(mixup=1.0))).samples("train")
+
+    def batch(epoch: int) -> View:
+        return samples.collate([samples[epoch, index] for index in range(9)])["a"]
+
+    assert torch.equal(batch(2).targets["label"], batch(2).targets["label"])
+    assert same(batch(2), batch(2)) and not same(batch(2), batch(3))
+
+
+def test_what_has_no_label_is_not_mixed() -> None:
+    pictures = [Picture(torch.rand(1, 4, 6), label, i) for i, label in enumerate((2, -1, -1, 0, 1))]
+    made = [
+        ViewMaker("a", ImageView(mix=mix), (4, 6), Pixels(0.0, 1.0), 0, 3)(pictures)
+        for mix in (Mix(mixup=1.0, cutmix=1.0), None)
+    ]
+    soft = made[0].targets["label"]
+    assert torch.equal(soft.sum(1), torch.tensor([1.0, 0, 0, 1, 1]))
+    assert torch.equal(made[0].data[1:3], made[1].data[1:3])
+
+
+def test_evaluation_is_neither_mixed_nor_distorted() -> None:
+    view = ImageView(mix=Mix(mixup=1.0), rand_augment=RandAugment())
+    test, plain = digits(a=view).samples("test"), digits(a=ImageView()).samples("test")
+    found, expected = (s.collate([s[0, i] for i in range(4)])["a"] for s in (test, plain))
+    assert torch.equal(found.data, expected.data)
+    assert torch.equal(found.targets["label"], expected.targets["label"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rand_augment_keeps_shape_and_range_and_leaves_the_global_generator_alone(channels: int) -> None:
+    picture = torch.rand(channels, 12, 10)
+    before = torch.random.get_rng_state()
+    found = [augment.rand_augment(picture, RandAugment(2, 20), seed) for seed in range(40)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(found[7], augment.rand_augment(picture, RandAugment(2, 20), 7))
+    assert all(one.shape == picture.shape and one.min() >= 0 and one.max() <= 1 for one in found)
+    assert len({one.sum().item() for one in found}) > 20
+    assert torch.equal(augment.rand_augment(picture, RandAugment(0), 3), picture)
+
+
 @pytest.mark.parametrize(
     ("view", "message"),
     [
+        (ImageView(mix=Mix()), "mix of view 'a' needs mixup or cutmix above 0, but has 0.0 and 0.0"),
         (ImageView(rotate=True), "'a' is 6x4 pixels"),
         (ImageView(mask=Mask(ratio=1.5)), "mask ratio of view 'a' must lie between 0 and 1, but is 1.5"),
     ],

@@ -9,17 +9,19 @@ Shapes: n images, C channels, H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 
-from .options import Colour, Warp
+from .options import Colour, Mix, RandAugment, Warp
 
-#: Random numbers that `random_crop`, `distort_colour` and `warp_matrices` take for an entry.
-CROP_DRAWS, COLOUR_DRAWS, WARP_DRAWS = 4, 9, 5
+#: Random numbers that `random_crop`, `distort_colour`, `warp_matrices` and `mix` take for an entry.
+CROP_DRAWS, COLOUR_DRAWS, WARP_DRAWS, MIX_DRAWS = 4, 9, 5, 5
 
 
 def random_crop(
@@ -63,6 +65,15 @@ def distort_colour(image: Tensor, colour: Colour, draws: Tensor) -> Tensor:
     return T.solarize(image, 0.5) if solarize < colour.solarize else image
 
 
+def rand_augment(image: Tensor, options: RandAugment, seed: int) -> Tensor:
+    """torchvision's RandAugment of a `(C, H, W)` picture, which draws from torch's generator, seeded here."""
+    transform = v2.RandAugment(options.operations, options.strength, interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        distorted: Tensor = transform(image)
+    return distorted.clamp(0, 1)
+
+
 def warp(images: Tensor, options: Warp, draws: Tensor) -> Tensor:
     """Resample `(n, C, H, W)` along a random affine map, each entry its own; `draws` is `(n, WARP_DRAWS)`."""
     matrices = warp_matrices(options, draws, images.shape[-2] / images.shape[-1])
@@ -100,6 +111,35 @@ def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
     return turned
 
 
+def mix(
+    images: Tensor, partners: Tensor, options: Mix, draws: Tensor, allowed: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each of `(n, C, H, W)` mixed with its partner, and the share of itself that it kept, `(n,)`.
+
+    Args:
+        partners: `(n, C, H, W)`.
+        draws: `(n, MIX_DRAWS)`.
+        allowed: `(n,)` bool; the others stay as they are.
+    """
+    from scipy.special import betaincinv  # type: ignore[import-untyped]
+
+    chosen, kind, level, down, right = draws.unbind(1)
+    odds = 0.0 if not options.cutmix else 0.5 if options.mixup else 1.0
+    cut = kind < odds
+    alpha = torch.where(cut, options.cutmix, options.mixup).double()
+    kept = torch.from_numpy(betaincinv(alpha.numpy(), alpha.numpy(), level.double().numpy())).float()
+    sides, ratio = images.shape[-2:], (1 - kept).sqrt()
+    extents = [(side * ratio).round() for side in sides]
+    centres = (down * sides[0], right * sides[1])
+    starts = [(centre - extent / 2).round() for centre, extent in zip(centres, extents, strict=True)]
+    box = boxes(starts, extents, sides)  # cut to the picture, so that its area is counted again
+    kept = torch.where(cut, 1 - box.float().mean((1, 2)), kept)
+    weight = torch.where(cut[:, None, None], (~box).float(), kept[:, None, None])
+    touched = (chosen < options.share) & allowed
+    weight = torch.where(touched[:, None, None], weight, 1.0)[:, None]
+    return weight * images + (1 - weight) * partners, torch.where(touched, kept, 1.0)
+
+
 def erase(images: Tensor, noise: Tensor, draws: Tensor, share: float) -> Tensor:
     """Replace one block of a quarter to half the side by `noise` `(n, C, H, W)`, in a share of the entries.
 
@@ -107,11 +147,21 @@ def erase(images: Tensor, noise: Tensor, draws: Tensor, share: float) -> Tensor:
         draws: `(n, 5)`.
     """
     height, width = images.shape[-2:]
-    inside = (draws[:, 0] < share)[:, None, None]
-    for axis, side in ((0, height), (1, width)):
-        extent = (side * (1 + draws[:, 1 + axis]) / 4).round().clamp(min=1)
-        start = (draws[:, 3 + axis] * (side - extent + 1)).floor()
-        along = torch.arange(side)
-        within = (along >= start[:, None]) & (along < (start + extent)[:, None])
-        inside = inside & (within[:, :, None] if axis == 0 else within[:, None, :])
+    extents = [
+        (side * (1 + draws[:, 1 + axis]) / 4).round().clamp(min=1)
+        for axis, side in enumerate((height, width))
+    ]
+    starts = [
+        (draws[:, 3 + axis] * (side - extents[axis] + 1)).floor() for axis, side in enumerate((height, width))
+    ]
+    inside = boxes(starts, extents, (height, width)) & (draws[:, 0] < share)[:, None, None]
     return torch.where(inside[:, None], noise, images)
+
+
+def boxes(starts: Sequence[Tensor], extents: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """`(n, H, W)` bool, True inside one box an entry; starts and extents `(n,)` of rows, then of columns."""
+    rows, columns = (
+        (torch.arange(side) >= start[:, None]) & (torch.arange(side) < (start + extent)[:, None])
+        for start, extent, side in zip(starts, extents, size, strict=True)
+    )
+    return rows[:, :, None] & columns[:, None, :]

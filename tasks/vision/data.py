@@ -142,7 +142,7 @@ class Images(Data):
         assert self.pixels is not None
         makers = {
             name: ViewMaker(
-                name, view, self._size, self.pixels, self.seed, bool(self.classes), self._num_tokens
+                name, view, self._size, self.pixels, self.seed, len(self.classes), self._num_tokens
             )
             for name, view in options.items()
         }

@@ -49,6 +49,38 @@ class Colour:
 
 
 @dataclass
+class RandAugment:
+    """Operations drawn from torchvision's fourteen, one after another (Cubuk et al. 2020).
+
+    Attributes:
+        operations: how many each entry goes through.
+        strength: of every operation, 0 to 30.
+    """
+
+    operations: int = 2
+    strength: int = 9
+
+
+@dataclass
+class Mix:
+    """Pairs of pictures made one; the target `label` becomes soft, `(n, K)`: the share of each.
+
+    The partner is another entry of the batch, drawn like everything else. Where both kinds are given, each
+    mixed entry is of either with even odds.
+
+    Attributes:
+        mixup: a of Beta(a, a), from which the weight of a picture is drawn (Zhang et al. 2018); 0 for none.
+        cutmix: a of Beta(a, a), for the area that stays when a box comes from the partner (Yun et al. 2019);
+            0 for none.
+        share: share of the entries that are mixed.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    share: float = 1.0
+
+
+@dataclass
 class Corrupt:
     """What only the student sees: targets and the teacher read the clean picture.
 
@@ -76,7 +108,7 @@ class Mask:
 
 @dataclass
 class ImageView:
-    """One named view: geometry, then colour, then a quarter turn, then corruption, then a mask.
+    """One named view: geometry, colour, mixing, then a quarter turn, corruption and a mask.
 
     Attributes:
         copies: crops of each sample.
@@ -85,6 +117,8 @@ class ImageView:
         flip: share of entries mirrored left to right.
         warp: rotation, shift, zoom and shear.
         colour: photometric distortion.
+        rand_augment: operations at random, before `colour`.
+        mix: mixup and cutmix, with soft labels.
         rotate: turn each entry by 0, 90, 180 or 270 degrees, and give the turn as the target `rotation`.
         corrupt: noise and erased blocks, for the student alone.
         mask: patches masked or hidden from the student.
@@ -96,10 +130,12 @@ class ImageView:
     flip: float = 0.0
     warp: Warp | None = None
     colour: Colour | None = None
+    rand_augment: RandAugment | None = None
+    mix: Mix | None = None
     rotate: bool = False
     corrupt: Corrupt | None = None
     mask: Mask | None = None
 
     def bare(self) -> ImageView:
         """The view without its augmentation; turns, corruption and masks stay, which are tasks."""
-        return replace(self, crop=None, flip=0.0, warp=None, colour=None)
+        return replace(self, crop=None, flip=0.0, warp=None, colour=None, rand_augment=None, mix=None)

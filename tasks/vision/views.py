@@ -3,7 +3,7 @@
 Each entry draws its numbers from a generator of its own; the arithmetic that is cheap a pixel is then done
 for a whole batch at once, which on 8 x 8 digits is some twenty times faster than transforms a sample.
 
-Shapes: B samples, n = copies * B entries, C channels, H x W pixels, L patches of an entry.
+Shapes: B samples, n = copies * B entries, C channels, H x W pixels, L patches of an entry, K classes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from ...objectives.classification import UNLABELLED
 from ...tokenizers.errors import UserError
 from ...tokenizers.view import View
 from ..data import generator
 from . import augment
-from .options import ImageView
+from .options import ImageView, Mix
 from .pixels import Pixels
 
 #: Modality of every view here.
@@ -45,7 +47,7 @@ class ViewMaker:
         size: (H, W) in pixels, of what the model reads.
         pixels: how pictures are scaled and normalised.
         seed: of the run.
-        labelled: whether the view carries the target `label`.
+        classes: K; the view carries the target `label` if there are any.
         num_tokens: L, as the model's tokenizer counts them for (C, H, W); for masks alone.
 
     Raises:
@@ -59,12 +61,12 @@ class ViewMaker:
         size: tuple[int, int],
         pixels: Pixels,
         seed: int,
-        labelled: bool,
+        classes: int,
         num_tokens: Callable[[Sequence[int]], int] | None = None,
     ) -> None:
         self.name, self.options, self.pixels = name, options, pixels
         self.size = size if options.size is None else (options.size, options.size)
-        self.seed, self.labelled = seed, labelled
+        self.seed, self.classes = seed, classes
         self._check()
         if options.mask is not None:
             assert num_tokens is not None
@@ -75,9 +77,11 @@ class ViewMaker:
         options, entries = self.options, [picture for _ in range(self.options.copies) for picture in pictures]
         draws = self._draw(pictures)
         images = torch.stack([self._one(p.pixels, d) for p, d in zip(entries, draws, strict=True)])
-        targets = {"label": torch.tensor([p.label for p in entries])} if self.labelled else {}
+        targets = {"label": torch.tensor([p.label for p in entries])} if self.classes else {}
         if options.warp is not None:
             images = augment.warp(images, options.warp, _stack(draws, "warp"))
+        if options.mix is not None:
+            images, targets["label"] = self._mix(options.mix, images, targets["label"], draws)
         if options.rotate:
             targets["rotation"] = _stack(draws, "turns")
             images = augment.quarter_turns(images, targets["rotation"])
@@ -105,11 +109,24 @@ class ViewMaker:
             image = augment.random_crop(pixels, self.size, options.crop, draws["crop"], self.pixels.mode)
         if options.flip and draws["flip"] < options.flip:
             image = image.flip(2)
+        if options.rand_augment is not None:
+            image = augment.rand_augment(image, options.rand_augment, int(draws["policy"]))
         return (
             image
             if options.colour is None
             else augment.distort_colour(image, options.colour, draws["colour"])
         )
+
+    def _mix(
+        self, mix: Mix, images: Tensor, label: Tensor, draws: list[dict[str, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Mixed pictures and soft labels `(n, K)`; what has no label stays as it is, with a row of zeros."""
+        drawn = _stack(draws, "mix")
+        partner = partners(drawn[:, 0], self.options.copies)
+        known = label != UNLABELLED
+        images, kept = augment.mix(images, images[partner], mix, drawn[:, 1:], known & known[partner])
+        hard = one_hot(label.clamp(min=0), self.classes) * known[:, None].float()
+        return images, kept[:, None] * hard + (1 - kept[:, None]) * hard[partner]
 
     def _corrupt(self, images: Tensor, draws: list[dict[str, Tensor]]) -> Tensor:
         corrupt = self.options.corrupt
@@ -135,6 +152,10 @@ class ViewMaker:
             draws["flip"] = torch.rand((), generator=random)
         if options.colour is not None:
             draws["colour"] = torch.rand(augment.COLOUR_DRAWS, generator=random)
+        if options.rand_augment is not None:
+            draws["policy"] = torch.randint(2**62, (), generator=random)
+        if options.mix is not None:
+            draws["mix"] = torch.rand(1 + augment.MIX_DRAWS, generator=random)
         if options.warp is not None:
             draws["warp"] = torch.rand(augment.WARP_DRAWS, generator=random)
         if options.rotate:
@@ -148,7 +169,12 @@ class ViewMaker:
 
     def _check(self) -> None:
         height, width = self.size
-        mask = self.options.mask
+        mask, mix = self.options.mask, self.options.mix
+        if mix is not None and not self.classes:
+            raise UserError(f"a view with mix needs labels to mix, but the data of {self.name!r} has none")
+        if mix is not None and (min(mix.mixup, mix.cutmix) < 0 or max(mix.mixup, mix.cutmix) == 0):
+            given = f"{mix.mixup} and {mix.cutmix}"
+            raise UserError(f"the mix of view {self.name!r} needs mixup or cutmix above 0, but has {given}")
         if self.options.rotate and height != width:
             raise UserError(
                 f"a view with rotate must be square, but {self.name!r} is {height}x{width} pixels"
@@ -157,6 +183,14 @@ class ViewMaker:
             raise UserError(
                 f"the mask ratio of view {self.name!r} must lie between 0 and 1, but is {mask.ratio}"
             )
+
+
+def partners(draws: Tensor, copies: int) -> Tensor:
+    """`(n,)` index of another entry of the same copy for each of `copies * B`, by draws `(n,)` in [0, 1)."""
+    samples = len(draws) // copies
+    own = torch.arange(len(draws))
+    ahead = 1 + (draws * (samples - 1)).long()
+    return own - own % samples + (own + ahead) % samples
 
 
 def random_patches(patches: int, ratio: float, random: torch.Generator) -> Tensor:
