@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.schedule import value
+from ..tokenizers.view import View
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
 
@@ -53,7 +54,7 @@ class Combined(Objective):
         terms: dict[str, Term] = {}
         metrics: dict[str, Tensor] = {}
         for index, (name, member) in enumerate(self):
-            if not all(read.view in step.views for read in member.reads()):
+            if not _present(member, step.views):
                 continue
             loss = member(step)
             factor: float | Tensor = value(member.weight, step.progress)
@@ -67,6 +68,15 @@ class Combined(Objective):
             metrics.update({f"{name}/{key}": figure for key, figure in loss.metrics.items()})
         return Loss(terms, metrics)
 
+    def counts(self, batch: Mapping[str, View]) -> dict[str, float]:
+        """The members' counts, as `objective/term`."""
+        return {
+            f"{name}/{term}": count
+            for name, member in self
+            if _present(member, batch)
+            for term, count in member.counts(batch).items()
+        }
+
     def averaged(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
         """The members' pairs."""
         return tuple(pair for _, member in self for pair in member.averaged())
@@ -75,3 +85,8 @@ class Combined(Objective):
         """Hand on to every member."""
         for _, member in self:
             member.after_backward(progress, epoch)
+
+
+def _present(member: Objective, views: Mapping[str, View]) -> bool:
+    """Whether a batch holds all that an objective reads."""
+    return all(read.view in views for read in member.reads())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -27,6 +30,16 @@ def gather(tensor: Tensor) -> Tensor:
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(tensor))
+
+
+def mean_counts(counts: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each count over the ranks, where a rank without it has 0."""
+    if ranks() == 1:
+        return dict(counts)
+    every: list[Any] = [None] * ranks()
+    dist.all_gather_object(every, dict(counts))
+    names = sorted({name for of_rank in every for name in of_rank})
+    return {name: sum(of_rank.get(name, 0.0) for of_rank in every) / len(every) for name in names}
 
 
 @torch.no_grad()

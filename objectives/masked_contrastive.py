@@ -6,6 +6,7 @@ F features, G codebooks, V codes of each, K width of the space that is compared 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule, value
 from ..tokenizers.tokens import Tokens
+from ..tokenizers.view import View
 from .objective import Loss, Objective, Read, Spec, Step, Term
 from .quantiser import GumbelQuantiser, Quantised, code_share, perplexity
 
@@ -98,6 +100,12 @@ class MaskedContrastive(Objective):
         if self.penalty and tokens.energy is not None:
             terms["penalty"] = Term(tokens.energy.sum(), len(tokens.energy), self.penalty)
         return Loss(terms, self._metrics(contrast, quantised, frames / len(tokens.values)) if frames else {})
+
+    def counts(self, batch: Mapping[str, View]) -> dict[str, float]:
+        """The masked frames, and all frames."""
+        masked = batch[self.view].masked
+        assert masked is not None
+        return {"contrastive": int(masked.sum()), "penalty": len(masked)}
 
     def contrast(self, tokens: Tokens, progress: float = 0.0) -> tuple[Contrast, Quantised]:
         """The task over all masked frames of content tokens, in their order, and their codes."""

@@ -6,7 +6,7 @@ Shapes: N sequences, S packed tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -98,8 +98,7 @@ class Term:
 
     Attributes:
         sum: summed over what it counts (tokens, samples); a scalar.
-        count: how many; known before the forward pass, because masks come with the batch. A
-            per-sample term is divided by the count over all micro-batches and ranks.
+        count: how many.
         weight: factor of the term.
         scope: `sample` if it is a sum over samples that do not see each other, `batch` if it
             looks across the batch (diversity, KoLeo, NT-Xent, centring).
@@ -128,6 +127,18 @@ class Loss:
         """The weighted sum of the terms' means."""
         return torch.stack([term.weight * term.mean for term in self.terms.values()]).sum()
 
+    def over(self, counts: Mapping[str, float]) -> Loss:
+        """The same with terms divided by the counts given.
+
+        With the mean count over the micro-batches and ranks of an optimiser step, the mean of
+        their gradients is the gradient of them all taken together.
+
+        Args:
+            counts: by term; a term that is missing keeps its own.
+        """
+        terms = {name: replace(term, count=counts.get(name, term.count)) for name, term in self.terms.items()}
+        return replace(self, terms=terms)
+
 
 class Objective(nn.Module):
     """Encoded tokens -> `Loss`. It owns its heads, logs nothing and knows no trainer.
@@ -153,6 +164,14 @@ class Objective(nn.Module):
     def forward(self, step: Step) -> Loss:
         """The loss of one step."""
         raise TypeError(f"{type(self).__name__} must define forward()")
+
+    def counts(self, batch: Mapping[str, View]) -> dict[str, float]:
+        """What its terms will count for a batch, where that is known before the forward pass.
+
+        Masks and labels come with the batch, so a term over masked tokens can tell. A term that
+        is not named is divided by its own count in each micro-batch of an optimiser step.
+        """
+        return {}
 
     def averaged(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
         """(student, average) pairs of heads that the teacher's momentum moves."""

@@ -8,6 +8,7 @@ Shapes: S packed tokens, D width, E width of the decoder, P values of a token's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -19,6 +20,7 @@ from ..backbones.schedule import Schedule
 from ..tokenizers.errors import UserError
 from ..tokenizers.positions import sincos
 from ..tokenizers.tokens import Tokens, concat
+from ..tokenizers.view import View
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
 
@@ -77,6 +79,14 @@ class Reconstruction(Objective):
         distance = error.abs() if self.distance == "l1" else error.square()
         loss = distance.where(counts, torch.zeros_like(distance)).sum()
         return Loss({self.distance: Term(loss, int(counts.sum()))})
+
+    def counts(self, batch: Mapping[str, View]) -> dict[str, float]:
+        """The values of the masked and hidden tokens, where none is missing and nothing else counts."""
+        view = batch[self.view]
+        if self.of == "all" or view.observed is not None:
+            return {}
+        told = sum(int(mask.sum()) for mask in (view.masked, view.hidden) if mask is not None)
+        return {self.distance: told * self.head.out_features}
 
     def reconstruct(self, tokens: Tokens) -> Tokens:
         """Content tokens, hidden ones included, whose values are the predicted sources `(S, P)`.

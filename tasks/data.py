@@ -13,11 +13,17 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
+from .window import Counts, Windows
 
 Split = Literal["train", "val", "test"]
 
 #: The view that `plain` loaders give: no augmentation, no corruption, nothing masked.
 PLAIN = "plain"
+
+
+def no_counts(batch: Batch) -> Mapping[str, float]:
+    """No term's count is known beforehand."""
+    return {}
 
 
 def seed_of(*key: int | str) -> int:
@@ -89,10 +95,16 @@ class Data(LightningDataModule):
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.tokenizers: Mapping[str, Tokenizer] = {}
+        self.window = 1
+        self.counts: Counts = no_counts
 
     def attach(self, tokenizers: Mapping[str, Tokenizer]) -> None:
         """Take the model's tokenizers, by modality: their `num_tokens` sizes the masks that loaders draw."""
         self.tokenizers = tokenizers
+
+    def look_ahead(self, window: int, counts: Counts) -> None:
+        """Called before training, which accumulates the gradients of `window` batches of known counts."""
+        self.window, self.counts = window, counts
 
     def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Called before `setup` for a finished model: read the data as it does (classes, channels, size)."""
@@ -116,10 +128,12 @@ class Data(LightningDataModule):
         """What each sample of a split is called, in order: a file's name where there are files."""
         return [str(index) for index in range(len(self.samples(split)))]
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Any] | Windows:
         """Shuffled anew each epoch by (seed, epoch); a last short batch is dropped if others exist."""
         samples = self.samples("train")
-        return self._loader(samples, EpochSampler(len(samples), self.seed), len(samples) > self.batch_size)
+        sampler = EpochSampler(len(samples), self.seed)
+        loader = self._loader(samples, sampler, len(samples) > self.batch_size)
+        return loader if self.window == 1 else Windows(loader, self.window, self.counts)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """In order, with epoch 0's draws, every sample."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..backbones.encoder import Encoder
 from ..backbones.teacher import Teacher
+from ..objectives.gather import mean_counts
 from ..objectives.objective import Branch, Loss, Objective
 from ..tokenizers.errors import UserError
 from ..tokenizers.tokenizer import Tokenizer
@@ -18,6 +19,7 @@ from ..tokenizers.view import Batch
 from .data import Data, seed_of
 from .model import Model
 from .optimization import Optimization
+from .window import Windows
 
 
 class Learner(LightningModule):
@@ -54,6 +56,7 @@ class Learner(LightningModule):
         """Size the model by the data, once its facts are known."""
         data: Data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.attach(dict(self.model.tokenizers.items()))  # type: ignore[arg-type]
+        data.look_ahead(self.trainer.accumulate_grad_batches, self.model.objective.counts)
         self.model.build(data.views(), data.facts())
         self.optimization.freeze_for_good(self.model)
         self.run_seed = data.seed
@@ -96,7 +99,7 @@ class Learner(LightningModule):
             UserError: the loss is not finite; the last checkpoint is kept.
         """
         loss: Loss = self.model(batch, self.progress, self.epochs)
-        total = loss.total
+        total = loss.over(self._counts(batch, batch_idx)).total
         if not torch.isfinite(total):
             terms = {name: term.mean.item() for name, term in loss.terms.items()}
             raise UserError(
@@ -105,6 +108,16 @@ class Learner(LightningModule):
         self._log(loss, "train", batch)
         # DDP wants a gradient for every parameter, also of what this batch did not use
         return total + self.model.anchor() if self.trainer.world_size > 1 else total
+
+    def _counts(self, batch: Batch, batch_idx: int) -> dict[str, float]:
+        """The mean counts over the micro-batches and ranks of this optimiser step."""
+        windows = self._windows()
+        known = self.model.objective.counts(batch) if windows is None else windows.means.pop(batch_idx)
+        return mean_counts(known)
+
+    def _windows(self) -> Windows | None:
+        loader = self.trainer.train_dataloader
+        return loader if isinstance(loader, Windows) else None
 
     @property
     def epochs(self) -> float:
