@@ -12,7 +12,8 @@ from typing import NamedTuple
 from .fit import fit
 from .page import Section, write_page
 from .run import load
-from .table import print_rows, record
+from .summary import print_summary, summarise
+from .table import record
 
 
 class Part(NamedTuple):
@@ -51,8 +52,8 @@ def demo(output: str | None = None) -> Path:
         console.rule(f"{number} of {len(PARTS)}: {part.title}")
         sections.append(_section(part, directory / part.config.replace("/", "-")))
     console.rule("What was learnt")
-    for section in sections:
-        print_rows(f"{section.title} ({section.seconds / 60:.1f} min)", section.rows)
+    runs = zip(PARTS, sections, strict=True)
+    print_summary([line for part, run in runs for line in summarise(part.config, run.seconds, run.rows)])
     page = directory / "index.html"
     parts = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "lightning", "xformers") if _installed(name)
