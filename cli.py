@@ -102,15 +102,20 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
     options: Options = {option.key: () if option.repeat else option.default for option in command.options}
     overrides: dict[str, str] = {}
     rest = iter(words)
+    latest: Option | None = None
     for word in rest:
         if not word.startswith("--"):
-            if not places:
+            place = latest if latest is not None and latest.repeat else next(iter(places), None)
+            if place is None:
                 raise UserError(f"`triptych {command.name}` did not expect {word!r}; options start with --")
-            options[places.pop(0).key] = word
+            if place.repeat:
+                options[place.key] = (*options[place.key], convert(place, word))
+            else:
+                options[places.pop(0).key] = word
             continue
         flag, equals, value = word.partition("=")
         text = value if equals else next(rest, None)
-        option = by_flag.get(flag)
+        latest = option = by_flag.get(flag)
         if option is None and not is_override(flag, command):
             raise UserError(f"`triptych {command.name}` has no option {flag}{option_hint(flag, command)}")
         if text is None or (not equals and text.startswith("--")):
@@ -122,7 +127,7 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
             options[option.key] = (*options[option.key], given) if option.repeat else given
     for option in command.options:
         if option.required and options[option.key] in (None, ()):
-            raise UserError(f"`triptych {command.name}` needs {option.flag} {option.metavar}: {option.help}")
+            raise UserError(f"`triptych {command.name}` needs {described(option)}: {option.help}")
     return options, overrides
 
 

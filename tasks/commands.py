@@ -106,6 +106,13 @@ def _embed(options: Options, overrides: Overrides) -> None:
     embed_command(run, overrides, **options)
 
 
+def _manifest(options: Options, overrides: Overrides) -> None:
+    roots = options.pop("roots")
+    from .speech.check import manifest_command
+
+    manifest_command(roots, **options)
+
+
 def _configs(options: Options, overrides: Overrides) -> None:
     from .listing import list_configs, show_config
 
@@ -285,6 +292,19 @@ COMMANDS = (
         "triptych embed --run runs/dino-1 --data.path photos --output embeddings.parquet",
         _embed,
         ("data",),
+    ),
+    Command(
+        "manifest",
+        "list the audio files of folders, with their durations, after a check of each",
+        (
+            Option(
+                "roots", "DIR", "folder of audio, or a manifest", positional=True, repeat=True, required=True
+            ),
+            Option("output", "FILE", "CSV, TSV, JSONL or Parquet file to write", default="manifest.csv"),
+            JSON,
+        ),
+        "triptych manifest recordings more/recordings --output manifest.csv",
+        _manifest,
     ),
     Command(
         "configs",

@@ -11,10 +11,12 @@ import soundfile
 import torch
 from triptych.tasks.data import PLAIN, EpochSampler, generator
 from triptych.tasks.speech.clips import Clips
-from triptych.tasks.speech.data import Audio, Columns, Limits, SecondsSampler
+from triptych.tasks.speech.data import Audio, Columns, Limits
 from triptych.tasks.speech.manifest import SAMPLES, read_clips, split_by_hash
 from triptych.tasks.speech.masks import SpanMask
-from triptych.tasks.speech.segments import AudioView, Segments
+from triptych.tasks.speech.sampling import SecondsSampler
+from triptych.tasks.speech.segments import Segments
+from triptych.tasks.speech.views import AudioView
 from triptych.tokenizers.audio_logmel import LogMelFrames
 from triptych.tokenizers.errors import UserError
 
@@ -130,7 +132,13 @@ def test_clips_are_decoded_once_while_there_is_room(tmp_path: Path) -> None:
 def test_the_shipped_samples() -> None:
     data = audio("samples", rate=8000, columns=Columns("language", "language", "prompt"))
     assert len(data.clips) == 910 and not data.clips.set_aside
-    assert data.facts() == {"audio": {"rate": 8000, "normalise": False, "classes": ["it", "ru"]}}
+    facts = data.facts()["audio"]
+    assert (
+        facts["rate"] == 8000
+        and not facts["normalise"]
+        and facts["classes"] == ["it", "ru"]
+        and {*"aàzая '"} < {*facts["alphabet"]}
+    )
     assert data.table["seconds"].sum() == pytest.approx(pd.read_csv(SAMPLES)["seconds"].sum(), abs=1)
     sides = data.table.groupby("prompt")["split"].nunique()
     assert sides.max() == 1  # the same prompt in both languages
@@ -240,7 +248,7 @@ def test_segments_are_stretches_of_one_voice_end_to_end(tmp_path: Path) -> None:
     assert cut.lengths == [700] * (4800 // 700 + 1800 // 700 + 1)
     for epoch in (0, 5):
         for voice, indices in cut.voices.items():
-            drawn = [cut.draw(epoch, i)[0] for i, owner in enumerate(cut.owner) if owner == voice]
+            drawn = [cut.draw(epoch, i).waveform for i, owner in enumerate(cut.owner) if owner == voice]
             order = cut._laid_out(epoch)[voice][0]
             assert sorted(order) == sorted(indices)
             stream = torch.cat([cut.clips[index] for index in order])
@@ -250,16 +258,16 @@ def test_segments_are_stretches_of_one_voice_end_to_end(tmp_path: Path) -> None:
 
 def test_segments_are_drawn_anew_each_epoch_and_the_same_again(tmp_path: Path) -> None:
     cut, again = segments(tmp_path), segments(tmp_path)
-    first = [cut.draw(epoch, 2)[0] for epoch in range(4)]
+    first = [cut.draw(epoch, 2).waveform for epoch in range(4)]
     assert not all(torch.equal(first[0], other) for other in first[1:])
     for epoch in (3, 1, 0):  # in any order
-        assert torch.equal(again.draw(epoch, 2)[0], first[epoch])
+        assert torch.equal(again.draw(epoch, 2).waveform, first[epoch])
 
 
 def test_a_voice_with_less_than_a_segment_gives_all_it_has(tmp_path: Path) -> None:
     cut = segments(tmp_path, length=1500)
     assert cut.lengths == [1500, 1500, 1500, 1500, 1000]
-    assert torch.equal(cut.draw(0, 4)[0], cut.clips[7])
+    assert torch.equal(cut.draw(0, 4).waveform, cut.clips[7])
 
 
 def test_batches_hold_about_equal_seconds_and_their_number_is_fixed() -> None:
@@ -287,8 +295,8 @@ def test_views_carry_masks_for_the_tokenizers_frames(tmp_path: Path) -> None:
     assert batch["whole"].masked is None and batch["whole"].data[0] is view.data[0]
     assert all(part.any() for part in view.masked.split(frames))
     item = data.samples("train")[(4, 2)]
-    expected = views["train"].mask.draw(len(item.masked["train"]), generator(0, 4, 2, "train"))
-    assert torch.equal(item.masked["train"], expected)
+    expected = views["train"].mask.draw(len(item.looks["train"].masked), generator(0, 4, 2, "train"))
+    assert torch.equal(item.looks["train"].masked, expected)
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

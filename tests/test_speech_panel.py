@@ -17,7 +17,7 @@ from triptych.tasks.speech.masks import SpanMask
 from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure
 from triptych.tasks.speech.picture import by_pitch, draw, listen, runs
 from triptych.tasks.speech.probe import folds, groups, letters, score
-from triptych.tasks.speech.segments import AudioView
+from triptych.tasks.speech.views import AudioView
 from triptych.tokenizers.audio import Positions
 from triptych.tokenizers.audio_logmel import LogMelFrames
 

@@ -95,6 +95,10 @@ class Tokenizer(nn.Module):
                 view.masked.unsqueeze(1), self.mask_token.to(embedded.values.dtype), embedded.values
             )
             embedded = replace(embedded, values=masked)
+        if view.muted is not None:
+            owner = torch.tensor(embedded.sample).repeat_interleave(torch.tensor(embedded.lengths))
+            muted = view.muted[owner.to(view.muted.device)]
+            embedded = replace(embedded, values=embedded.values.masked_fill(muted, 0.0))
         tokens = self._with_prefix(replace(embedded, values=self.place(embedded)), view.masked)
         if view.hidden is None:
             return tokens

@@ -30,7 +30,10 @@ class View:
             replaced by the mask token.
         hidden: `(S,)` bool over the content tokens, packed: True where the token is dropped
             before the encoder (MAE).
+        muted: `(n, D)` bool over the channels of an entry's embedded tokens: True where they are zeroed
+            in all of them (SpecAugment's masks along frequency, as wav2vec 2.0 fine-tunes), or None.
         targets: named tensors whose first axis is n (labels, rotation, future ...).
+        ragged: named lists of n one-dimensional tensors of any length (transcripts, units).
         rate: samples a second of `data` (Hz) for audio, else None.
         ids: index of each of the B samples in its data set.
     """
@@ -42,7 +45,9 @@ class View:
     observed: Tensor | None = None
     masked: Tensor | None = None
     hidden: Tensor | None = None
+    muted: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
+    ragged: dict[str, list[Tensor]] = field(default_factory=dict)
     rate: int | None = None
     ids: tuple[int, ...] = ()
 
@@ -56,9 +61,9 @@ class View:
         return len(self) // self.copies
 
     def whole(self) -> View:
-        """The view as a teacher sees it: clean, nothing masked, nothing hidden."""
+        """The view as a teacher sees it: clean, nothing masked, muted or hidden."""
         data = self.data if self.clean is None else self.clean
-        return replace(self, data=data, clean=None, masked=None, hidden=None)
+        return replace(self, data=data, clean=None, masked=None, hidden=None, muted=None)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> View:
         """The same view with every tensor on `device`."""
@@ -72,7 +77,7 @@ class View:
                 return {key: move(item) for key, item in value.items()}
             return value
 
-        tensors = ("data", "clean", "observed", "masked", "hidden", "targets")
+        tensors = ("data", "clean", "observed", "masked", "hidden", "muted", "targets", "ragged")
         return replace(self, **{name: move(getattr(self, name)) for name in tensors})  # type: ignore[arg-type]
 
 

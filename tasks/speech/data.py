@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, EpochSampler, Samples, Split
 from .clips import Clips
 from .manifest import read_clips, split_by_hash
-from .segments import MODALITY, AudioSamples, AudioView, Segments, Whole
+from .sampling import GroupSampler, Sampling, SecondsSampler, tempered
+from .segments import MODALITY, Segments, Whole
+from .text import alphabet_of, encode, normalise
+from .views import AudioSamples, AudioView
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger("triptych")
 
 
 @dataclass
@@ -26,11 +33,16 @@ class Columns:
         label: classes for objectives and evaluation.
         voice: clips of one voice may be laid end to end; all are one voice without it.
         group: clips that stay in one split; `path` where there is no such column.
+        text: transcripts.
+        language, corpus: what `sampling` tempers the shares of.
     """
 
     label: str = "label"
     voice: str = "speaker"
     group: str = "path"
+    text: str = "text"
+    language: str = "language"
+    corpus: str = "corpus"
 
 
 @dataclass
@@ -56,8 +68,8 @@ class Audio(Data):
 
     Args:
         path: a folder of audio, a manifest (CSV, TSV, JSONL, Parquet with a column `path` and,
-            where known, `text`, `label`, `language`, `speaker`, `split`, `start`, `end`), or
-            `samples` for the clips that ship with the package.
+            where known, `text`, `label`, `language`, `speaker`, `corpus`, `split`, `start`,
+            `end`), `samples` for the clips that ship with the package, or several of these.
         views: what the training batches hold, by name.
         rate: Hz; all audio is resampled to it, once.
         segment: seconds of the training samples, cut from the clips of one voice laid end to
@@ -65,6 +77,7 @@ class Audio(Data):
         batch_seconds: audio in a batch.
         normalise: give each clip mean 0 and variance 1; None does as the weights it starts from were
             trained, or does not.
+        sampling: how an epoch of training is put together.
         columns: what the manifest's columns are for.
         limits: of splits, unusable files, lengths and memory.
         workers: processes that load.
@@ -75,12 +88,13 @@ class Audio(Data):
 
     def __init__(
         self,
-        path: str = "samples",
+        path: str | list[str] = "samples",
         views: dict[str, AudioView] | None = None,
         rate: int = 16000,
         segment: float | None = None,
         batch_seconds: float = 60.0,
         normalise: bool | None = None,
+        sampling: Sampling | None = None,
         columns: Columns | None = None,
         limits: Limits | None = None,
         workers: int = 0,
@@ -90,7 +104,10 @@ class Audio(Data):
         self.path, self.rate = path, rate
         self.declared = views or {"train": AudioView()}
         self.segment, self.batch_seconds, self.normalise = segment, batch_seconds, normalise
-        self.columns, self.limits = columns or Columns(), limits or Limits()
+        self.sampling, self.columns = sampling or Sampling(), columns or Columns()
+        self.limits = limits or Limits()
+        self.classes: list[str] = []
+        self.alphabet: list[str] = []
         longest = segment or self.limits.longest
         if longest > batch_seconds:
             raise UserError(
@@ -102,21 +119,50 @@ class Audio(Data):
         """Read the manifest and every file's header; once."""
         if hasattr(self, "clips"):
             return
-        limits, table = self.limits, read_clips(self.path)
-        self.clips = Clips(
-            table, self.rate, self._fits, limits.longest, bool(self.normalise), limits.unusable, limits.cache
-        )
-        self.classes = sorted(set(self.table.get(self.columns.label, ())))
-        if "split" not in self.table:
-            keys = self.table[self.columns.group if self.columns.group in self.table else "path"]
-            keys = self.table["name"] if keys.name == "path" else keys
-            self.table["split"] = split_by_hash(list(keys), limits.val, limits.test)
+        self.clips = self._clips(self.path)
+        self.classes += sorted(set(self.table.get(self.columns.label, ())) - {*self.classes})
+        self._split(self.table)
+        self.texts = self._read_texts()
+        paths = {view.noise.path for view in self.declared.values() if view.noise and view.noise.path}
+        self.noises = {path: self._clips(path) for path in sorted(paths)}
+
+    def _clips(self, path: str | list[str]) -> Clips:
+        limits, table, normalise = self.limits, read_clips(path), bool(self.normalise)
+        return Clips(table, self.rate, self._fits, limits.longest, normalise, limits.unusable, limits.cache)
+
+    def _split(self, table: pd.DataFrame) -> None:
+        """Give a split to the clips that have none."""
+        if "split" not in table:
+            table["split"] = ""
+        rest = table["split"] == ""
+        if rest.any():
+            group = self.columns.group
+            keys = table["name" if group == "path" or group not in table else group][rest]
+            table.loc[rest, "split"] = split_by_hash(list(keys), self.limits.val, self.limits.test)
+
+    def _read_texts(self) -> list[Tensor] | None:
+        """The transcript of each clip, in the alphabet of the training texts unless that is known.
+
+        A text with a character outside it counts as none, and its clip's name is kept in `unspelt`.
+        """
+        self.unspelt: dict[int, str] = {}
+        if self.columns.text not in self.table:
+            return None
+        texts = [normalise(text) for text in self.table[self.columns.text]]
+        if not self.alphabet:
+            train = self.table["split"] == "train"
+            self.alphabet = alphabet_of(text for text, known in zip(texts, train, strict=True) if known)
+        for index, text in enumerate(texts):
+            if not set(text) <= set(self.alphabet):
+                self.unspelt[index], texts[index] = str(self.table["name"][index]), ""
+        return [encode(text, self.alphabet) for text in texts]
 
     def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep the model's rate and normalisation."""
+        """Keep the model's rate, normalisation and alphabet, and its classes first and in its order."""
         own = facts.get(MODALITY)
         if own is not None:
             self.rate = own["rate"]
+            self.classes, self.alphabet = list(own.get("classes", ())), list(own.get("alphabet", ()))
             self.inherit(facts)
 
     def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -134,9 +180,10 @@ class Audio(Data):
         return dict.fromkeys(self.declared, MODALITY)
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """The rate (Hz), whether clips are normalised, and the classes where they are labelled."""
-        classes = {"classes": self.classes} if self.classes else {}
-        return {MODALITY: {"rate": self.rate, "normalise": bool(self.normalise), **classes}}
+        """Rate (Hz), whether clips are normalised, and classes and alphabet where the data has them."""
+        known = {"classes": self.classes, "alphabet": self.alphabet}
+        present = {name: fact for name, fact in known.items() if fact}
+        return {MODALITY: {"rate": self.rate, "normalise": bool(self.normalise), **present}}
 
     def names(self, split: Split) -> list[str]:
         """File names of a split's clips."""
@@ -162,18 +209,53 @@ class Audio(Data):
                 if self.classes
                 else None
             )
-            waveforms: Whole | Segments = Whole(self.clips, indices, labels)
+            waveforms: Whole | Segments = Whole(self.clips, indices, labels, self.texts)
+            unspelt = [self.unspelt[index] for index in indices if index in self.unspelt]
+            if unspelt and not plain:
+                log.warning(
+                    "left out %d texts of %s with letters that training has not: %s",
+                    len(unspelt), split, ", ".join(unspelt),
+                )  # fmt: skip
         else:
             voices = self._voices(indices)
             waveforms = Segments(self.clips, voices, round(self.segment * self.rate), self.seed)
         views = {PLAIN: AudioView()} if plain else self.declared
-        return AudioSamples(waveforms, views, self._num_tokens, self.rate, self.seed)
+        tokenizer = self.tokenizers.get(MODALITY)
+        return AudioSamples(waveforms, views, tokenizer, self.rate, self.seed, self.noises)
 
-    def _num_tokens(self, shape: Sequence[int]) -> int:
-        return self.tokenizers[MODALITY].num_tokens(shape)
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of like length, anew each epoch; languages and corpora by their tempered shares."""
+        samples = self.samples("train")
+        if self.sampling.language is None and self.sampling.corpus is None:
+            return self._loader(samples, EpochSampler(len(samples), self.seed), False)
+        return self._loader(samples, self._by_language(samples), False)
+
+    def _by_language(self, samples: AudioSamples) -> GroupSampler:
+        """Draws by language and corpus.
+
+        Raises:
+            UserError: the data has neither column.
+        """
+        names = (self.columns.language, self.columns.corpus)
+        if not set(names) & set(self.table):
+            raise UserError(
+                f"data.sampling needs a column {names[0]!r} or {names[1]!r}, but there is neither"
+            )
+        columns = [list(self.table[name]) if name in self.table else [""] * len(self.table) for name in names]
+        hours: dict[tuple[Any, Any], float] = {}
+        groups: dict[tuple[Any, Any], list[int]] = {}
+        for index, length in enumerate(samples.waveforms.lengths):
+            clip = samples.waveforms.clip(index)
+            key = (columns[0][clip], columns[1][clip])
+            hours[key] = hours.get(key, 0.0) + length
+            groups.setdefault(key, []).append(index)
+        alphas = [1.0 if alpha is None else alpha for alpha in (self.sampling.language, self.sampling.corpus)]
+        shares = tempered(hours, *alphas)
+        return GroupSampler(list(groups.values()), [shares[key] for key in groups], self.seed)
 
     def _fits(self, samples: int) -> bool:
-        return samples > 0 and (not self.tokenizers or self._num_tokens((samples,)) > 0)
+        tokenizer = self.tokenizers.get(MODALITY)
+        return samples > 0 and (tokenizer is None or tokenizer.num_tokens((samples,)) > 0)
 
     def _voices(self, indices: list[int]) -> dict[str, list[int]]:
         if self.columns.voice not in self.table:
@@ -184,42 +266,15 @@ class Audio(Data):
     def _loader(self, samples: Samples, sampler: EpochSampler, drop_last: bool) -> DataLoader[Any]:
         assert isinstance(samples, AudioSamples)
         lengths = [length / self.rate for length in samples.waveforms.lengths]
+        expected = None
+        if isinstance(sampler, GroupSampler):
+            means = [sum(lengths[index] for index in group) / len(group) for group in sampler.groups]
+            expected = len(samples) * sum(p * mean for p, mean in zip(sampler.shares, means, strict=True))
+        batches = SecondsSampler(sampler, lengths, self.batch_seconds, self.sampling.buckets, expected)
         return DataLoader(
             samples,  # type: ignore[arg-type]
-            batch_sampler=SecondsSampler(sampler, lengths, self.batch_seconds),
+            batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=samples.collate,
             persistent_workers=self.workers > 0,
         )
-
-
-class SecondsSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of about equal seconds, the same number of them every epoch.
-
-    The samples, laid end to end in the sampler's order, are shared out by the slice of time that
-    the middle of each falls in.
-
-    Args:
-        sampler: gives (epoch, index) pairs.
-        lengths: seconds of each sample; none may be longer than a batch.
-        batch_seconds: most seconds of a slice.
-    """
-
-    def __init__(self, sampler: EpochSampler, lengths: list[float], batch_seconds: float) -> None:
-        self.sampler, self.lengths = sampler, lengths
-        self.count = max(-(-sum(lengths) // batch_seconds), 1)
-
-    def __len__(self) -> int:
-        return int(self.count)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        width, begin, current = sum(self.lengths) / self.count, 0.0, 0
-        batch: list[tuple[int, int]] = []
-        for epoch, index in self.sampler:
-            slice_ = min(int((begin + self.lengths[index] / 2) / width), len(self) - 1)
-            if slice_ != current and batch:
-                yield batch
-                batch, current = [], slice_
-            batch.append((epoch, index))
-            begin += self.lengths[index]
-        yield batch

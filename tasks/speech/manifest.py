@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,23 +18,46 @@ SPLITS = ("train", "val", "test")
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_clips(path: str) -> pd.DataFrame:
-    """The clips of a folder or manifest, one row each.
+def read_clips(path: str | Sequence[str]) -> pd.DataFrame:
+    """The clips of folders, manifests and files, one row each.
 
     Columns: `path` (absolute), `name` (as given), `start` and `end` in seconds (0 and NaN: the
-    whole file), and whichever of `text`, `label`, `language`, `speaker`, `split` and others the
-    manifest has, as text.
+    whole file), and whichever of `text`, `label`, `language`, `speaker`, `corpus`, `split` and
+    others the manifest has, as text. Of several roots, each is a `corpus` called as it was given,
+    unless its manifest says otherwise, and what some of them lack is empty.
 
     Args:
         path: a folder, searched through for audio files; a manifest (CSV, TSV, JSONL, Parquet)
-            with a column `path`, relative to the manifest; or `samples`.
+            with a column `path`, relative to the manifest; one audio file; `samples`; or several.
 
     Raises:
         UserError: nothing is there, there is no audio in the folder, or no such column.
     """
+    if isinstance(path, str):
+        return _read_root(path)
+    import pandas as pd
+
+    tables = []
+    for root in path:
+        table = _read_root(root)
+        table["name"] = table["path"]
+        tables.append(table if "corpus" in table else table.assign(corpus=root))
+    if not tables:
+        raise UserError("data.path must name at least one folder of audio or manifest, but is empty")
+    joined = pd.concat(tables, ignore_index=True)
+    for column in joined.columns.difference(["start", "end"]):
+        joined[column] = joined[column].fillna("")
+    return joined
+
+
+def _read_root(path: str) -> pd.DataFrame:
+    import pandas as pd
+
     where = SAMPLES if path == "samples" else Path(path).expanduser()
     if where.is_dir():
         table = _read_folder(where)
+    elif where.is_file() and where.suffix.lower() in audio_suffixes():
+        table = pd.DataFrame({"path": [where.name], "start": 0.0, "end": float("nan")})
     elif where.is_file():
         table = _read_manifest(where)
     else:

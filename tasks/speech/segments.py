@@ -1,46 +1,41 @@
 """What one training sample of audio is: a clip, or a stretch of many clips of one voice end to end.
 
-Shapes: T samples of one waveform, L frames of one utterance.
+Shapes: T samples of one waveform, U symbols of its transcript.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ...tokenizers.view import Batch, View
 from ..data import generator
 from .clips import Clips
-from .masks import SpanMask
 
 MODALITY = "audio"
 
 
-@dataclass
-class AudioView:
-    """One view of the audio: what the student sees of it.
+@dataclass(frozen=True)
+class Drawn:
+    """One sample before any view of it.
 
     Attributes:
-        mask: spans of frames that are replaced by the mask token, or None.
+        waveform: `(T,)`.
+        pieces: what it is made of, in order: (clip, first sample in it, samples).
+        label: class, where the clips have one.
+        text: `(U,)` indices of the transcript's symbols, empty where there is none; None where the
+            data has no transcripts.
     """
 
-    mask: SpanMask | None = None
-
-
-@dataclass(frozen=True)
-class Item:
-    """One drawn sample: its index, waveform `(T,)`, the mask `(L,)` of each view, and its class."""
-
-    index: int
     waveform: Tensor
-    masked: dict[str, Tensor | None] = field(default_factory=dict)
+    pieces: tuple[tuple[int, int, int], ...]
     label: int | None = None
+    text: Tensor | None = None
 
 
 class Waveforms(Protocol):
@@ -48,8 +43,12 @@ class Waveforms(Protocol):
 
     lengths: list[int]
 
-    def draw(self, epoch: int, index: int) -> tuple[Tensor, int | None]:
-        """The waveform `(T,)`, and its class where it has one."""
+    def draw(self, epoch: int, index: int) -> Drawn:
+        """The sample."""
+        ...
+
+    def clip(self, index: int) -> int:
+        """A clip whose language and corpus are the sample's."""
         ...
 
 
@@ -60,17 +59,30 @@ class Whole:
         clips: all clips.
         indices: of those to give.
         labels: class of each clip of the data, or None.
+        texts: transcript `(U,)` of each clip of the data, or None.
     """
 
-    def __init__(self, clips: Clips, indices: Sequence[int], labels: Sequence[int] | None = None) -> None:
-        self.clips, self.indices, self.labels = clips, list(indices), labels
+    def __init__(
+        self,
+        clips: Clips,
+        indices: Sequence[int],
+        labels: Sequence[int] | None = None,
+        texts: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.clips, self.indices, self.labels, self.texts = clips, list(indices), labels, texts
         samples = clips.samples
         self.lengths = [samples[index] for index in indices]
 
-    def draw(self, epoch: int, index: int) -> tuple[Tensor, int | None]:
+    def draw(self, epoch: int, index: int) -> Drawn:
         """The clip."""
-        clip = self.indices[index]
-        return self.clips[clip], None if self.labels is None else self.labels[clip]
+        clip, waveform = self.indices[index], self.clips[self.indices[index]]
+        label = None if self.labels is None else self.labels[clip]
+        text = None if self.texts is None else self.texts[clip]
+        return Drawn(waveform, ((clip, 0, len(waveform)),), label, text)
+
+    def clip(self, index: int) -> int:
+        """The clip itself."""
+        return self.indices[index]
 
 
 class Segments:
@@ -96,19 +108,26 @@ class Segments:
         self._epoch: int | None = None
         self._order: dict[str, tuple[list[int], list[int]]] = {}
 
-    def draw(self, epoch: int, index: int) -> tuple[Tensor, None]:
+    def draw(self, epoch: int, index: int) -> Drawn:
         """One stretch of one voice."""
         voice, length = self.owner[index], self.lengths[index]
         order, ends = self._laid_out(epoch)[voice]
         begin = (index - self.first[voice]) * length
-        pieces, missing = [], length
+        pieces: list[tuple[int, int, int]] = []
+        missing = length
         clip = bisect_right(ends, begin)
         while missing:
             skip = begin + length - missing - (ends[clip] - self.samples[order[clip]])
-            pieces.append(self.clips[order[clip]][skip : skip + missing])
-            missing -= len(pieces[-1])
+            taken = min(self.samples[order[clip]] - skip, missing)
+            pieces.append((order[clip], skip, taken))
+            missing -= taken
             clip += 1
-        return torch.cat(pieces), None
+        parts = [self.clips[clip][skip : skip + taken] for clip, skip, taken in pieces]
+        return Drawn(torch.cat(parts), tuple(pieces))
+
+    def clip(self, index: int) -> int:
+        """The first of the voice's clips."""
+        return self.voices[self.owner[index]][0]
 
     def _laid_out(self, epoch: int) -> dict[str, tuple[list[int], list[int]]]:
         """For each voice the order of its clips in this epoch, and where each ends, in samples."""
@@ -119,58 +138,3 @@ class Segments:
                 order = [indices[i] for i in shuffled.tolist()]
                 self._order[voice] = order, list(accumulate(self.samples[i] for i in order))
         return self._order
-
-
-class AudioSamples:
-    """A data set of named views of waveforms.
-
-    Args:
-        waveforms: where they come from.
-        views: by name.
-        num_tokens: L, as the model's tokenizer counts them for (T,); for masks alone.
-        rate: Hz.
-        seed: of the masks.
-    """
-
-    def __init__(
-        self,
-        waveforms: Waveforms,
-        views: Mapping[str, AudioView],
-        num_tokens: Callable[[Sequence[int]], int],
-        rate: int,
-        seed: int,
-    ) -> None:
-        self.waveforms, self.views = waveforms, dict(views)
-        self.num_tokens, self.rate, self.seed = num_tokens, rate, seed
-
-    def __len__(self) -> int:
-        return len(self.waveforms.lengths)
-
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The sample `index` in `epoch`."""
-        epoch, index = key
-        waveform, label = self.waveforms.draw(epoch, index)
-        masked = {
-            name: None
-            if view.mask is None
-            else view.mask.draw(self.num_tokens(waveform.shape), generator(self.seed, epoch, index, name))
-            for name, view in self.views.items()
-        }
-        return Item(index, waveform, masked, label)
-
-    def collate(self, items: Sequence[Item]) -> Batch:
-        """Every view of a batch; `targets` holds `label` where the clips have classes."""
-        labels = [item.label for item in items if item.label is not None]
-        targets = {"label": torch.tensor(labels)} if labels else {}
-        return {name: self._view(name, items, targets) for name in self.views}
-
-    def _view(self, name: str, items: Sequence[Item], targets: dict[str, Tensor]) -> View:
-        masks = [mask for item in items if (mask := item.masked[name]) is not None]
-        return View(
-            modality=MODALITY,
-            data=[item.waveform for item in items],
-            masked=torch.cat(masks) if masks else None,
-            targets=targets,
-            rate=self.rate,
-            ids=tuple(item.index for item in items),
-        )
