@@ -24,6 +24,9 @@ PACKAGED = Path(__file__).parent.parent / "configs"
 NAMED = ("objectives", "views", "tokenizers")
 """Mappings whose keys are names that the user chose, so that `null` can take one away."""
 
+SIZES = "sizes"
+"""Folder of the packaged sizes of an encoder: parts that go over a recipe, no recipes themselves."""
+
 SECTIONS = ("model", "data", "trainer", "seed")
 COMMAND_LINE = Origin("command line")
 
@@ -65,12 +68,27 @@ def merge(configs: Sequence[str | Path], overrides: Mapping[str, Any] | None = N
     for node in override_nodes(overrides or {}):
         tree = _merge(tree, node, ())
     _check_sections(tree)
-    last = next(reversed(files), Path("run"))
+    recipes = [file for file in files if not is_size(file)]
+    last = next(reversed(recipes or files), Path("run"))
     return Merged(tree, last.stem, header(last) if files else "")
 
 
 def packaged() -> dict[str, Path]:
-    """Names of the packaged configs and their files, in alphabetical order."""
+    """Names of the packaged recipes and their files, in alphabetical order."""
+    return {name: path for name, path in _shipped().items() if not is_size(path)}
+
+
+def sizes() -> dict[str, Path]:
+    """Names of the packaged sizes and their files, `sizes/S` and the like."""
+    return {name: path for name, path in _shipped().items() if is_size(path)}
+
+
+def is_size(path: Path) -> bool:
+    """Whether a file is one of the packaged sizes."""
+    return path.resolve().is_relative_to((PACKAGED / SIZES).resolve())
+
+
+def _shipped() -> dict[str, Path]:
     paths = sorted(PACKAGED.rglob("*.yaml"))
     return {path.relative_to(PACKAGED).with_suffix("").as_posix(): path for path in paths}
 
@@ -87,7 +105,7 @@ def header(path: Path) -> str:
 
 def find(name: str, folder: Path, origin: Origin) -> Path:
     """The file of a packaged name, or of a path relative to `folder`. Raises UserError naming the nearest."""
-    names = packaged()
+    names = _shipped()
     if name in names:
         return names[name]
     path = folder / Path(name).expanduser()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from .config import header, merge, packaged
+from .config import header, merge, packaged, sizes
 
 
 def list_configs() -> None:
-    """Print each packaged config with the first line of its header, as a table where there is a terminal."""
-    rows = [(name, header(path).partition("\n")[0]) for name, path in packaged().items()]
+    """Print each packaged config and size with its header's first line; a table where there is a terminal."""
+    rows = [(name, header(path).partition("\n")[0]) for name, path in (packaged() | sizes()).items()]
     if not sys.stdout.isatty():
         print("\n".join("\t".join(row) for row in rows))
         return

@@ -36,6 +36,27 @@ def test_values_are_a_strided_convolution_plus_positions() -> None:
     torch.testing.assert_close(values[:, :2], made.prefix_tokens.expand(2, -1, -1))
 
 
+def test_overlapping_patches_are_a_padded_convolution_and_keep_their_source() -> None:
+    overlap = 1
+    made, plain, x = tokenizer(overlap=overlap), tokenizer(), images()
+    kernel = made.proj.weight.view(WIDTH, CHANNELS, *(side + 2 * overlap for side in PATCH))
+    padded = F.pad(x, (overlap,) * 4, mode="replicate")
+    expected = F.conv2d(padded, kernel, made.proj.bias, stride=PATCH).flatten(2).transpose(1, 2)
+    found = made(View("image", x)).content()
+    torch.testing.assert_close(
+        found.values.view(2, -1, WIDTH), expected + made.position_embedding, atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(found.source, plain(View("image", x)).content().source)
+    assert made.num_tokens(SIZE) == plain.num_tokens(SIZE)
+
+
+@pytest.mark.parametrize("what", ["masked", "hidden"])
+def test_overlap_would_show_masked_patches_to_their_neighbours(what: str) -> None:
+    view = View("image", images(), **{what: torch.ones(2 * ROWS * COLUMNS, dtype=torch.bool)})
+    with pytest.raises(UserError, match="need an overlap of 0 in ImagePatches, not 1"):
+        tokenizer(overlap=1)(view)
+
+
 def test_source_and_position_of_every_patch() -> None:
     x = images()
     content = tokenizer()(View("image", x)).content()

@@ -1,7 +1,7 @@
 """Images cut into patches (Dosovitskiy et al. 2021).
 
 Shapes: n images, C channels, H x W pixels, R x Q patches (rows, columns), P = C * patch height *
-patch width, S = n * R * Q packed content tokens, D width.
+patch width, O pixels of overlap, S = n * R * Q packed content tokens, D width.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Patches(Embedded):
 
 
 class ImagePatches(Tokenizer):
-    """Non-overlapping patches, one linear projection, and a position for each patch.
+    """Patches, one linear projection, and a position for each patch.
 
     A class token with a position of its own (ViT, DINO) is the sum of the two, so published
     weights are carried over by adding that position to the prefix token; registers have none.
@@ -44,6 +44,9 @@ class ImagePatches(Tokenizer):
         prefix: names of learnt tokens before the patches: `class`, `register0`, `rotation` ...
         positions: `learned`, resampled for images of another size than the data's; `sincos`,
             fixed, of any size (He et al. 2022, MAE); `none` where attention is rotary.
+        overlap: O, pixels beyond each side of a patch that its projection reads too (Wang et al. 2022,
+            PVTv2); beyond the picture its border is repeated. Patches that are masked or hidden need 0,
+            for their neighbours would see into them.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class ImagePatches(Tokenizer):
         patch: int | tuple[int, int],
         prefix: Sequence[str] = ("class",),
         positions: Literal["learned", "sincos", "none"] = "learned",
+        overlap: int = 0,
     ) -> None:
         super().__init__(prefix)
+        self.overlap = overlap
         self.patch = (patch, patch) if isinstance(patch, int) else (patch[0], patch[1])
         self.positions = positions
 
@@ -60,22 +65,31 @@ class ImagePatches(Tokenizer):
         """Make the projection for the data's `channels`, and positions for its `size` (H, W) in pixels."""
         self.grid = self._grid(data["size"])
         self.source_dim = data["channels"] * self.patch[0] * self.patch[1]
-        self.proj = nn.Linear(self.source_dim, self.width)
-        nn.init.trunc_normal_(self.proj.weight, std=self.source_dim**-0.5)
+        read = data["channels"] * (self.patch[0] + 2 * self.overlap) * (self.patch[1] + 2 * self.overlap)
+        self.proj = nn.Linear(read, self.width)
+        nn.init.trunc_normal_(self.proj.weight, std=read**-0.5)
         nn.init.zeros_(self.proj.bias)
         if self.positions == "learned":
             self.position_embedding = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], self.width))
             nn.init.trunc_normal_(self.position_embedding, std=POSITION_STD)
 
     def embed(self, view: View) -> Patches:
-        """Project the patches of `(n, C, H, W)`; `source` is the clean patch `(S, P)`, channels first."""
+        """Project the patches of `(n, C, H, W)`; `source` is the clean patch `(S, P)`, channels first.
+
+        Raises:
+            UserError: patches are masked or hidden, but their neighbours overlap them.
+        """
         assert isinstance(view.data, Tensor)
+        if self.overlap and (view.masked is not None or view.hidden is not None):
+            raise UserError(
+                f"views that mask or hide patches need an overlap of 0 in ImagePatches, not {self.overlap}"
+            )
         n, grid = len(view.data), self._grid(view.data.shape[-2:])
         patches = self._patches(view.data)
         clean = view.data if view.clean is None else view.clean
         assert isinstance(clean, Tensor)
         return Patches(
-            values=self.proj(patches),
+            values=self.proj(self._windows(view.data) if self.overlap else patches),
             lengths=(grid[0] * grid[1],) * n,
             position=_positions(n, *grid, patches.device),
             sample=tuple(range(n)),
@@ -121,6 +135,12 @@ class ImagePatches(Tokenizer):
         ph, pw = self.patch
         cut = images.reshape(n, channels, height // ph, ph, width // pw, pw)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * ph * pw)
+
+    def _windows(self, images: Tensor) -> Tensor:
+        """`(n, C, H, W)` -> `(n * R * Q, C * (patch height + 2 O) * (patch width + 2 O))`."""
+        padded = F.pad(images, (self.overlap,) * 4, mode="replicate")
+        size = [side + 2 * self.overlap for side in self.patch]
+        return F.unfold(padded, size, stride=self.patch).transpose(1, 2).flatten(0, 1)
 
 
 @lru_cache(maxsize=64)
