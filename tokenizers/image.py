@@ -65,7 +65,8 @@ class ImagePatches(Tokenizer):
         """Make the projection for the data's `channels`, and positions for its `size` (H, W) in pixels."""
         self.grid = self._grid(data["size"])
         self.source_dim = data["channels"] * self.patch[0] * self.patch[1]
-        read = data["channels"] * (self.patch[0] + 2 * self.overlap) * (self.patch[1] + 2 * self.overlap)
+        height, width = (side + 2 * self.overlap for side in self.patch)
+        read = data["channels"] * height * width
         self.proj = nn.Linear(read, self.width)
         nn.init.trunc_normal_(self.proj.weight, std=read**-0.5)
         nn.init.zeros_(self.proj.bias)
@@ -139,7 +140,7 @@ class ImagePatches(Tokenizer):
     def _windows(self, images: Tensor) -> Tensor:
         """`(n, C, H, W)` -> `(n * R * Q, C * (patch height + 2 O) * (patch width + 2 O))`."""
         padded = F.pad(images, (self.overlap,) * 4, mode="replicate")
-        size = [side + 2 * self.overlap for side in self.patch]
+        size = (self.patch[0] + 2 * self.overlap, self.patch[1] + 2 * self.overlap)
         return F.unfold(padded, size, stride=self.patch).transpose(1, 2).flatten(0, 1)
 
 
