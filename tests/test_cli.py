@@ -1,9 +1,9 @@
 """The command line front: help at once, words checked, mistakes as one sentence, the right call made."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,17 +54,23 @@ def spoken(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return err.removeprefix("triptych: error: ").rstrip("\n")
 
 
+def processor_seconds() -> float:
+    """Processor time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_help_answers_at_once(command: Any, record_property: Any) -> None:
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = processor_seconds()
         result = front(*command.name.split(), "--help")
-        seconds.append(time.perf_counter() - began)
+        seconds.append(processor_seconds() - began)
         assert result.returncode == 0 and command.example in result.stdout
     print(f"{command.name} --help: {min(seconds):.3f} s")
-    # 0.2 s is the promise, kept by a machine that does nothing else; a busy one gets twice that.
-    assert min(seconds) < 0.4
+    # the processor's time, for the clock's counts how long a busy machine makes it wait
+    assert min(seconds) < 0.2
 
 
 @pytest.mark.parametrize("words", LIGHT_WORDS, ids=" ".join)
