@@ -1,5 +1,7 @@
 """Views of images: exact, and drawn from (seed, epoch, sample, view) alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from triptych.tasks.data import PLAIN
@@ -91,9 +93,10 @@ def test_turns_are_what_the_target_says() -> None:
         assert torch.equal(picture, torch.rot90(original, int(turn), (1, 2)))
 
 
-def test_a_warp_of_nothing_changes_nothing() -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_warp_of_nothing_changes_nothing(interpolation: Any) -> None:
     x, draws = torch.rand(3, 1, 8, 8), torch.rand(3, augment.WARP_DRAWS)
-    found = augment.warp(x, Warp(), draws)
+    found = augment.warp(x, Warp(interpolation=interpolation), draws)
     torch.testing.assert_close(found, x, atol=1e-5, rtol=0)
 
 
@@ -103,6 +106,17 @@ def test_a_warp_by_whole_pixels_is_a_shift() -> None:
     found = augment.warp(x, Warp(shift=0.25), draws)
     torch.testing.assert_close(found[..., :6], x[..., 2:], atol=1e-5, rtol=0)
     assert found[..., 6:].abs().max() < 1e-5
+
+
+def test_a_bicubic_warp_is_sharper_and_stays_within_range() -> None:
+    x = (torch.rand(50, 1, 8, 8) > 0.5).float()
+    draws = torch.rand(50, augment.WARP_DRAWS)
+    blurred, sharp = (
+        augment.warp(x, Warp(degrees=10, shift=0.05, interpolation=mode), draws)
+        for mode in ("bilinear", "bicubic")
+    )
+    assert sharp.min() >= 0 and sharp.max() <= 1
+    assert sharp.var() > 1.2 * blurred.var()
 
 
 def test_a_warp_of_a_quarter_turn() -> None:

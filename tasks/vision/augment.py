@@ -78,7 +78,9 @@ def warp(images: Tensor, options: Warp, draws: Tensor) -> Tensor:
     """Resample `(n, C, H, W)` along a random affine map, each entry its own; `draws` is `(n, WARP_DRAWS)`."""
     matrices = warp_matrices(options, draws, images.shape[-2] / images.shape[-1])
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=options.outside, align_corners=False)
+    mode, outside = options.interpolation, options.outside
+    warped = F.grid_sample(images, grid, mode=mode, padding_mode=outside, align_corners=False)
+    return warped.clamp(0, 1)  # bicubic overshoots
 
 
 def warp_matrices(options: Warp, draws: Tensor, aspect: float = 1.0) -> Tensor:
