@@ -92,6 +92,13 @@ def _linear(options: Options, overrides: Overrides) -> None:
     linear(run, overrides, **options)
 
 
+def _finetune(options: Options, overrides: Overrides) -> None:
+    run = folder(options.pop("run"))
+    from .evaluation.finetune import finetune
+
+    finetune(run, overrides, **options)
+
+
 def _forecast(options: Options, overrides: Overrides) -> None:
     run, path = folder(options.pop("run")), options.pop("data_path")
     from .series.forecast import forecast_command
@@ -262,6 +269,21 @@ COMMANDS = (
         "triptych evaluate linear --run runs/wav2vec2-1 --data.path recordings.csv",
         _linear,
         ("data",),
+    ),
+    Command(
+        "evaluate finetune",
+        "a run trained on with labels, beside the same from scratch",
+        (
+            RUN,
+            Option("config", "NAME", "the recipe (default vision/finetune)"),
+            Option("seeds", "N", "trainings of either kind", whole, 3),
+            Option("output", "DIR", "folder for the trained runs (default RUN/finetune-N)"),
+            JSON,
+            TRUST,
+        ),
+        "triptych evaluate finetune --run runs/dino-1 --data.path photos --model.optimizer.layer_decay 0.65",
+        _finetune,
+        ("model", "data", "trainer"),
     ),
     Command(
         "forecast",

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..tokenizers.errors import UserError
 from .data import Data, Split
 from .evaluation.heads import Kind, Recipe
-from .evaluation.intervals import interval
+from .evaluation.labels import accuracy_row, told_rightly
 from .evaluation.sweep import Parts, Sample, sweep
 from .features import Reading, knn_predict, read_features
 from .model import Model
@@ -165,22 +164,9 @@ def gather(model: Model, data: Data, readings: Sequence[tuple[Reading, ...]]) ->
     return parts
 
 
-def accuracy_row(system: str, metric: str, right: Tensor, baseline: bool = True) -> Row:
-    """Accuracy and its interval from which test samples each seed told rightly, `(S, N)` bool."""
-    return Row(system, metric, float(right.double().mean()), *interval(right), baseline)
-
-
-@torch.no_grad()
 def scratch_row(run: Run, overrides: Mapping[str, Any], metric: str) -> Row:
     """The accuracy of a supervised run's own head: what training from scratch gives for its time."""
-    from ..objectives.classification import UNLABELLED
-
-    right = []
-    for batch in run.data(overrides).plain("test"):
-        (view,) = batch.values()
-        labelled = view.targets["label"] != UNLABELLED
-        right.append((run.model.predict(view).argmax(1) == view.targets["label"])[labelled])
-    row = accuracy_row(f"from scratch: {run.directory}", metric, torch.cat(right)[None])
+    row = accuracy_row(f"from scratch: {run.directory}", metric, told_rightly(run, overrides)[None])
     trained = read_json(run.directory / "metrics.json").get("fit", {}).get("seconds")
     return row if trained is None else replace(row, system=f"{row.system} ({trained:.0f} s)")
 

@@ -19,6 +19,7 @@ from ..tokenizers.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from .data import Data
     from .model import Model
@@ -86,6 +87,8 @@ def load_weights(model: Model, directory: Path) -> str:
     if not path.is_file():
         raise UserError(f"expected a finished run with a model.safetensors, but {str(directory)!r} has none")
     theirs, ours = load_file(path), model.state_dict()
+    if model.teacher is None and (directory / "model.json").is_file():
+        theirs = _evaluated(theirs, read_description(directory)["model"].get("evaluate_with", "student"))
     matched = {
         name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape
     }
@@ -99,6 +102,15 @@ def load_weights(model: Model, directory: Path) -> str:
         if names:
             report += f"; {len(names)} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
     return report
+
+
+def _evaluated(weights: dict[str, Tensor], branch: str) -> dict[str, Tensor]:
+    """The weights with those of the branch that is evaluated as the student's, where it is the teacher's."""
+    stem = "teacher."
+    if branch != "teacher":
+        return weights
+    averaged = {name.removeprefix(stem): t for name, t in weights.items() if name.startswith(stem)}
+    return {name: t for name, t in weights.items() if not name.startswith(stem)} | averaged
 
 
 @dataclass

@@ -123,7 +123,10 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     [
         ("fti", "unknown command 'fti'; did you mean 'fit'?"),
         ("zzzzz", "unknown command 'zzzzz'; `triptych --help` lists them"),
-        ("evaluate knm", "expected `triptych evaluate` to be followed by knn or linear, but got 'knm'"),
+        (
+            "evaluate knm",
+            "expected `triptych evaluate` to be followed by finetune or knn or linear, but got 'knm'",
+        ),
         ("fit", "`triptych fit` needs --config NAME; `triptych configs` lists the packaged ones"),
         ("fit --confg x", "`triptych fit` has no option --confg; did you mean '--config'?"),
         ("fit --modle.depth 3", "`triptych fit` has no option --modle.depth; did you mean '--model'?"),
@@ -216,6 +219,12 @@ RUN = "--run runs/dino-1"
                 "beside": None,
                 "json": None,
             },
+        ),
+        (
+            f"evaluate finetune {RUN} --seeds 2 --trainer.max_epochs 3",
+            "evaluation.finetune:finetune",
+            ("runs/dino-1", {"trainer.max_epochs": "3"}),
+            {"config": None, "seeds": 2, "output": None, "json": None},
         ),
         (
             f"forecast {RUN} --data.path t.csv --horizon 24 --plot p.png",

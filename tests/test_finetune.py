@@ -1,0 +1,59 @@
+"""Fine-tuning beside training from scratch: the same steps, the run's weights, slower layers for one alone."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from triptych.tasks.evaluation.finetune import SCRATCH, TUNED, finetune
+from triptych.tasks.evaluation.labels import told_rightly
+from triptych.tasks.run import load
+
+from .test_evaluate import npz, untrained
+
+QUICK = {
+    "trainer.max_epochs": 2,
+    "trainer.log_every_n_steps": 1,
+    "trainer.enable_progress_bar": False,
+    "data.batch_size": 25,
+}
+
+
+def test_a_run_is_tuned_and_its_shape_trained_from_scratch(tmp_path: Path) -> None:
+    run = untrained("vision/dino", tmp_path / "run", npz(tmp_path))
+    # at a learning rate of zero the weights that training starts from are there to see
+    still = QUICK | {"model.optimizer.lr": 0.0}
+    rows = finetune(run, still, seeds=2, json=str(tmp_path / "out.json"))
+    assert [row.system for row in rows] == [TUNED, SCRATCH, "largest class"]
+    assert rows[2].value == pytest.approx(8 / 25, abs=0.05)
+    folder = tmp_path / "run" / "finetune-1"
+    theirs = load(run).model.branch("teacher")[1].state_dict()
+    tuned, scratch = load(folder / "tuned-1"), load(folder / "scratch-1")
+    for name, tensor in tuned.model.encoder.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert not torch.equal(
+        scratch.model.encoder.blocks[0].attn.qkv.weight, theirs["blocks.0.attn.qkv.weight"]
+    )
+    assert tuned.config["model"]["optimizer"]["layer_decay"] == 0.75
+    assert "layer_decay" not in scratch.config["model"]["optimizer"]
+    assert tuned.config["seed"] == 1 and tuned.config["data"]["init_args"]["path"] == str(tmp_path / "0.npz")
+    steps = [
+        len(pd.read_csv(one.directory / "metrics.csv")["train/loss"].dropna()) for one in (tuned, scratch)
+    ]
+    assert steps == [4, 4]
+    each = [told_rightly(load(folder / f"tuned-{seed}")).double().mean() for seed in (0, 1)]
+    assert rows[0].value == pytest.approx(float(sum(each) / 2))
+    written = json.loads((tmp_path / "out.json").read_text())["fine-tuning, finetune-1"]
+    assert [row["value"] for row in written] == [row.value for row in rows]
+
+
+def test_other_data_at_another_size_and_another_folder(tmp_path: Path) -> None:
+    run = untrained("vision/dino", tmp_path / "run", npz(tmp_path))
+    other = npz(tmp_path, seed=1, classes=5, size=12)
+    rows = finetune(run, QUICK | {"data.path": other}, seeds=1, output=str(tmp_path / "tuned"))
+    assert rows[2].value == pytest.approx(0.2, abs=0.05)
+    tuned = load(tmp_path / "tuned" / "tuned-0").model
+    assert tuned.tokenizers["image"].grid == (6, 6)
+    log = (tmp_path / "tuned" / "tuned-0" / "log.txt").read_text()
+    assert "weights taken from" in log
