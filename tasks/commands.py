@@ -99,6 +99,20 @@ def _finetune(options: Options, overrides: Overrides) -> None:
     finetune(run, overrides, **options)
 
 
+def _segmentation(options: Options, overrides: Overrides) -> None:
+    run = folder(options.pop("run"))
+    from .vision.segment import segmentation
+
+    segmentation(run, overrides, **options)
+
+
+def _attend(options: Options, overrides: Overrides) -> None:
+    run, paths = folder(options.pop("run")), options.pop("data_path")
+    from .vision.attend import attend
+
+    attend(run, overrides, paths, **options)
+
+
 def _forecast(options: Options, overrides: Overrides) -> None:
     run, path = folder(options.pop("run")), options.pop("data_path")
     from .series.forecast import forecast_command
@@ -173,10 +187,18 @@ def head(text: str) -> str:
     return text
 
 
+def numbers(text: str) -> str:
+    """What masks number. Raises ValueError for a word that names nothing."""
+    if text not in ("objects", "classes"):
+        raise ValueError(text)
+    return text
+
+
 EXPECTED: dict[Callable[[str], Any], str] = {
     whole: "a whole number of at least 1",
     positive: "a number above 0",
     head: "linear or nonlinear",
+    numbers: "objects or classes",
 }
 """What an option's kind accepts, for its error sentence."""
 
@@ -284,6 +306,37 @@ COMMANDS = (
         "triptych evaluate finetune --run runs/dino-1 --data.path photos --model.optimizer.layer_decay 0.65",
         _finetune,
         ("model", "data", "trainer"),
+    ),
+    Command(
+        "evaluate segmentation",
+        "objects that the heads' attention finds, and a probe on patches",
+        (
+            RUN,
+            Option("masks", "WHERE", "folder of masks, an .npz, or alpha (transparency)", required=True),
+            Option("numbers", "WHAT", "what masks number: objects or classes", numbers, "objects"),
+            Option("share", "S", "of each head's attention that its mask holds", positive, 0.6),
+            Option("beside", "RUN", "another run, a supervised one say, measured too"),
+            JSON,
+            TRUST,
+        ),
+        "triptych evaluate segmentation --run runs/dino-1 --data.path photos --masks masks",
+        _segmentation,
+        ("data",),
+    ),
+    Command(
+        "attend",
+        "pictures of where the class token looks, head by head",
+        (
+            RUN,
+            Option("data.path", "PATH", "image files, or one folder or table", repeat=True),
+            Option("output", "DIR", "folder for the pictures", default="attention"),
+            Option("layer", "N", "block, counted from 1 (default: the last)", whole),
+            Option("count", "N", "images at most", whole, 12),
+            TRUST,
+        ),
+        "triptych attend --run runs/dino-1 --data.path cat.jpg --data.path dog.jpg --data.size 480",
+        _attend,
+        ("data",),
     ),
     Command(
         "forecast",

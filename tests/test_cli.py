@@ -125,7 +125,8 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
         ("zzzzz", "unknown command 'zzzzz'; `triptych --help` lists them"),
         (
             "evaluate knm",
-            "expected `triptych evaluate` to be followed by finetune or knn or linear, but got 'knm'",
+            "expected `triptych evaluate` to be followed by finetune or knn or linear or segmentation, "
+            "but got 'knm'",
         ),
         ("fit", "`triptych fit` needs --config NAME; `triptych configs` lists the packaged ones"),
         ("fit --confg x", "`triptych fit` has no option --confg; did you mean '--config'?"),
@@ -225,6 +226,18 @@ RUN = "--run runs/dino-1"
             "evaluation.finetune:finetune",
             ("runs/dino-1", {"trainer.max_epochs": "3"}),
             {"config": None, "seeds": 2, "output": None, "json": None},
+        ),
+        (
+            f"evaluate segmentation {RUN} --masks alpha --beside B",
+            "vision.segment:segmentation",
+            ("runs/dino-1", {}),
+            {"masks": "alpha", "numbers": "objects", "share": 0.6, "beside": "B", "json": None},
+        ),
+        (
+            f"attend {RUN} --data.path a.png --data.path b.png --data.size 32",
+            "vision.attend:attend",
+            ("runs/dino-1", {"data.size": "32"}, ("a.png", "b.png")),
+            {"output": "attention", "layer": None, "count": 12},
         ),
         (
             f"forecast {RUN} --data.path t.csv --horizon 24 --plot p.png",

@@ -1,4 +1,4 @@
-"""Fine-tuning beside training from scratch: the same steps, the run's weights, slower layers for one alone."""
+"""Fine-tuning beside training from scratch: the same steps, the run's weights, slower layers for one."""
 
 import json
 from pathlib import Path

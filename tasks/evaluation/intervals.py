@@ -6,8 +6,12 @@ Shapes: S seeds, N samples of the test part.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
+
+from ..data import generator
 
 #: Quantile of the normal distribution for 95 %, two-sided.
 Z = 1.959964
@@ -40,3 +44,17 @@ def interval(right: Tensor) -> tuple[float, float]:
     return max(share - math.hypot(share - low, spread), 0.0), min(
         share + math.hypot(high - share, spread), 1.0
     )
+
+
+def bootstrap(values: Tensor, figure: Callable[[Tensor], float], draws: int = 1000) -> tuple[float, float]:
+    """95 % interval of a figure of a test set (Efron 1979): its percentiles over sets drawn anew.
+
+    Args:
+        values: `(N, ...)`, one entry a test sample.
+        figure: of `(N, ...)` samples.
+        draws: how many sets, each of N samples drawn with replacement.
+    """
+    index = torch.randint(len(values), (draws, len(values)), generator=generator("bootstrap"))
+    figures = torch.tensor([figure(values[some]) for some in index], dtype=torch.float64)
+    low, high = torch.quantile(figures, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

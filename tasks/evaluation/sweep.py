@@ -50,11 +50,20 @@ class Candidate:
 def sweep(readings: Sequence[Parts], recipe: Recipe, seeds: int = 3) -> tuple[Tensor, str]:
     """Train every learning rate on every reading, choose one of each on validation data, and test it.
 
-    The choice is by mean accuracy over the seeds, and among equals by cross-entropy; the test part has no
-    say in it.
-
     Returns:
         Which test samples each seed tells rightly, `(S, N)` bool, and the choice in words.
+    """
+    chosen, rate = choose(readings, recipe, seeds)
+    test = chosen.parts.splits[2]
+    right = [probe.logits([s.x for s in test])[rate].argmax(1) == test[0].label for probe in chosen.probes]
+    name = f"{chosen.parts.name}, " if chosen.parts.name else ""
+    return torch.stack(right), f"{name}lr {recipe.rates[rate]:.2g}"
+
+
+def choose(readings: Sequence[Parts], recipe: Recipe, seeds: int) -> tuple[Candidate, int]:
+    """The reading and the learning rate that the validation part likes best, by their place.
+
+    By mean accuracy over the seeds, and among equals by cross-entropy; the test part has no say in it.
     """
     classes = 1 + max(int(sample.label.max()) for parts in readings for sample in parts.single())
     tried = [_candidate(parts, recipe, seeds, classes) for parts in readings]
@@ -64,11 +73,7 @@ def sweep(readings: Sequence[Parts], recipe: Recipe, seeds: int = 3) -> tuple[Te
         for rate, (accuracy, loss) in enumerate(zip(one.accuracy.tolist(), one.loss.tolist(), strict=True))
     ]
     *_, index, rate = max(ranked)
-    chosen = tried[index]
-    test = chosen.parts.splits[2]
-    right = [probe.logits([s.x for s in test])[rate].argmax(1) == test[0].label for probe in chosen.probes]
-    name = f"{chosen.parts.name}, " if chosen.parts.name else ""
-    return torch.stack(right), f"{name}lr {recipe.rates[rate]:.2g}"
+    return tried[index], rate
 
 
 def _candidate(parts: Parts, recipe: Recipe, seeds: int, classes: int) -> Candidate:
