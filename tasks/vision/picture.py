@@ -60,7 +60,7 @@ def draw_overview(model: Model, view: View, pixels: Pixels, path: Path, layer: i
     }
     for head in range(min(looks.shape[1], HEADS)):
         rows[f"head {head + 1}"] = [glowing(p, look) for p, look in zip(papers, looks[:, head], strict=True)]
-    figure, axes = _cells(len(rows), 1, wide=1.3 + 1.1 * len(papers), tall=1.1)
+    figure, axes = _cells(len(rows), 1, wide=1.5 + 1.1 * len(papers), tall=1.1)
     for axis, (name, cells) in zip(axes[:, 0], rows.items(), strict=True):
         _show(axis, strip(cells), found if name == held else None)
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=13, labelpad=12)
@@ -171,7 +171,7 @@ def _cells(rows: int, columns: int, wide: float, tall: float) -> tuple[Any, Any]
 
     height = tall * rows + 0.6
     figure, axes = plt.subplots(rows, columns, figsize=(wide, height), dpi=100, squeeze=False)
-    left = 1.3 / wide if columns == 1 else 0.1 / wide
+    left = 1.5 / wide if columns == 1 else 0.1 / wide
     figure.subplots_adjust(left=left, right=1 - 0.1 / wide, top=1 - 0.6 / height, bottom=0.05 / height)
     return figure, axes
 
