@@ -93,9 +93,7 @@ def libraries() -> Iterator[Row]:
 
 
 def tried_versions() -> dict[str, str]:
-    """Name -> version of the constraints file, where it is at hand (it is in a checkout)."""
-    if not CONSTRAINTS.is_file():
-        return {}
+    """Name -> version of the constraints file, which ships with the package."""
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
     pins = (line.split(";")[0].partition("==") for line in lines if "==" in line and not line.startswith("#"))
     return {name.strip().lower(): pinned.strip().partition("+")[0] for name, _, pinned in pins}

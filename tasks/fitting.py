@@ -30,6 +30,7 @@ NEEDLESS = (
     ".*directory .* exists and is not empty.*",  # the run directory was asked for
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own use of torch
     ".*GPU available but not used.*",  # the trainer's section of the config decides
+    ".*dirpath has changed from.*",  # a run may be moved and gone on with
     ".*in eval mode at the start of training.*",  # teachers are, by design
 )
 

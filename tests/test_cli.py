@@ -402,5 +402,3 @@ def test_the_tried_versions_are_read_from_the_constraints(
     pins.write_text("# a==0\nTorch==2.14.1+cpu ; python_version > '3'\n\nrich==15\n")
     monkeypatch.setattr(doctor, "CONSTRAINTS", pins)
     assert doctor.tried_versions() == {"torch": "2.14.1", "rich": "15"}
-    monkeypatch.setattr(doctor, "CONSTRAINTS", tmp_path / "absent")
-    assert doctor.tried_versions() == {}

@@ -29,10 +29,10 @@ def repository() -> list[PurePosixPath]:
 
 
 def in_package(file: PurePosixPath) -> bool:
-    """Whether a file must be in the wheel: every module, packaged config and sample."""
+    """Whether a file must be in the wheel: every module, packaged config and sample, and the tried versions."""
     if file.parts[0] in OUTSIDE or file.parts[0].startswith("."):
         return False
-    return file.suffix == ".py" or file.parts[0] in ("configs", "samples")
+    return file.suffix == ".py" or file.parts[0] in ("configs", "samples", "constraints.txt")
 
 
 def modules() -> list[PurePosixPath]:
