@@ -29,7 +29,7 @@ def repository() -> list[PurePosixPath]:
 
 
 def in_package(file: PurePosixPath) -> bool:
-    """Whether a file must be in the wheel: every module, packaged config and sample, and the tried versions."""
+    """Whether a file must be in the wheel: modules, packaged configs, samples, the tried versions."""
     if file.parts[0] in OUTSIDE or file.parts[0].startswith("."):
         return False
     return file.suffix == ".py" or file.parts[0] in ("configs", "samples", "constraints.txt")
