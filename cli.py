@@ -99,7 +99,10 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
     """The options of a command and its dotted overrides, from `--key value` and `--key=value`."""
     by_flag = {option.flag: option for option in command.options if not option.positional}
     places = [option for option in command.options if option.positional]
-    options: Options = {option.key: () if option.repeat else option.default for option in command.options}
+    options: Options = {
+        option.key: () if option.repeat else False if option.switch else option.default
+        for option in command.options
+    }
     overrides: dict[str, str] = {}
     rest = iter(words)
     latest: Option | None = None
@@ -114,10 +117,15 @@ def parse(command: Command, words: list[str]) -> tuple[Options, dict[str, str]]:
                 options[places.pop(0).key] = word
             continue
         flag, equals, value = word.partition("=")
-        text = value if equals else next(rest, None)
         latest = option = by_flag.get(flag)
+        if option is not None and option.switch and not equals:
+            options[option.key] = True
+            continue
+        text = value if equals else next(rest, None)
         if option is None and not is_override(flag, command):
             raise UserError(f"`triptych {command.name}` has no option {flag}{option_hint(flag, command)}")
+        if option is not None and option.switch:
+            raise UserError(f"the option {flag} takes no value, but got {text!r}")
         if text is None or (not equals and text.startswith("--")):
             raise UserError(f"the option {flag} needs a value{'' if option is None else f', {option.help}'}")
         if option is None:
@@ -193,7 +201,7 @@ def usage_of(option: Option) -> str:
 
 
 def described(option: Option) -> str:
-    return option.metavar if option.positional else f"{option.flag} {option.metavar}"
+    return option.metavar if option.positional else f"{option.flag} {option.metavar}".rstrip()
 
 
 def help_of(option: Option) -> str:

@@ -29,6 +29,8 @@ class Option:
     required: bool = False
     repeat: bool = False
     positional: bool = False
+    switch: bool = False
+    """Whether its bare presence means True."""
 
     @property
     def flag(self) -> str:
@@ -118,6 +120,13 @@ def _forecast(options: Options, overrides: Overrides) -> None:
     from .series.forecast import forecast_command
 
     forecast_command(run, path, **options)
+
+
+def _backtest(options: Options, overrides: Overrides) -> None:
+    run, path = folder(options.pop("run")), options.pop("data_path")
+    from .series.backtest_command import backtest_command
+
+    backtest_command(run, path, **options)
 
 
 def _embed(options: Options, overrides: Overrides) -> None:
@@ -352,6 +361,24 @@ COMMANDS = (
         ),
         "triptych forecast --run runs/forecast-1 --data.path sales.csv --horizon 24 --plot forecast.png",
         _forecast,
+    ),
+    Command(
+        "backtest",
+        "forecast a table's past, beside its baselines",
+        (
+            RUN,
+            Option("data.path", "FILE", "table of series, CSV or Parquet", required=True),
+            Option("horizon", "H", "steps of each window (default: the model's own)", whole),
+            Option("windows", "N", "windows of each series, the last ones", whole, 5),
+            Option("step", "S", "rows between windows (default: the horizon)", whole),
+            Option("refit", "", "train anew before each window, on the rows before it", switch=True),
+            Option("output", "FILE", "write the forecasts, in Nixtla's shape, to this CSV or Parquet file"),
+            Option("plot", "FILE", "draw the last window into this PNG file, and NAME-steps.png beside it"),
+            JSON,
+            TRUST,
+        ),
+        "triptych backtest --run runs/forecast-1 --data.path sales.csv --horizon 24 --windows 10",
+        _backtest,
     ),
     Command(
         "embed",

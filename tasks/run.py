@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .data import Data
     from .model import Model
+    from .series.backtest import Backtest
 
 FORMAT = 1
 
@@ -146,6 +147,15 @@ class Run:
         from .series.forecast import forecast
 
         return forecast(self, table, horizon)
+
+    def backtest(self, table: pd.DataFrame | str | Path, **how: Any) -> Backtest:
+        """Rolling-origin forecasts of a table's past, as `triptych backtest` makes them.
+
+        `how` are `horizon`, `windows`, `step` and `refit`.
+        """
+        from .series.backtest import backtest
+
+        return backtest(self, table, **how)
 
     def untrained(self, seed: int = 0) -> Model:
         """A model of the same shape with fresh weights: the baseline every table needs."""

@@ -14,14 +14,14 @@ from torch import Tensor
 from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, Split
 from .table import NYC_WEATHER, Columns, Table, read_table
-from .windows import Span, Windows, split_spans, window_origins
+from .windows import SPLIT, Span, Windows, split_spans, window_origins
 
 
 class Tables(Data):
     """A long table (`unique_id, ds, y`) or a wide one (`ds`, one column a series), CSV or Parquet.
 
     The rows of each series are split in time: the first 70 % train, the last 20 % test, what is
-    between validates. Each channel of each series is scaled by the mean and deviation of its
+    between validates, unless `split` says otherwise. Each channel of each series is scaled by the mean and deviation of its
     train rows. Every window of a split counts.
 
     Channels are drawn apart unless told otherwise: a training batch then mixes channels and times
@@ -39,6 +39,8 @@ class Tables(Data):
             `mask` leaves it out of the context, the loss and the figures.
         together: a sample is a window of all channels of a wide table, rather than of one.
         stride: rows between the training windows of one series.
+        split: shares of each series' rows that train, validate and test; or three numbers of rows,
+            counted from its first one (ETT's hourly benchmark: 8640, 2880, 2880).
         batch_size: samples a training step.
         workers: processes that load.
         seed: of the order of windows.
@@ -56,6 +58,7 @@ class Tables(Data):
         gaps: Literal["forward", "mask"] = "mask",
         together: bool = False,
         stride: int = 1,
+        split: tuple[float, float, float] = SPLIT,
         batch_size: int = 128,
         workers: int = 0,
         seed: int = 0,
@@ -66,7 +69,7 @@ class Tables(Data):
                 raise UserError(f"expected data.{name} to be at least 1, but got {number}")
         self.path, self.context, self.horizon, self.stride = path, context, horizon, stride
         self.columns, self.freq, self.gaps = Columns(time, series, value), freq, gaps
-        self.together = together
+        self.together, self.split = together, split
         self._table: Table | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -78,7 +81,7 @@ class Tables(Data):
         if self._table is not None:
             return
         table = read_table(self.path, self.columns, self.freq)
-        self.spans = split_spans(table.lengths)
+        self.spans = split_spans(table.lengths, self.split)
         self._check_length(table)
         filled, observed = fill_forward(table.values, table.starts, table.lengths)
         observed = observed if self.gaps == "forward" else ~np.isnan(table.values)
@@ -102,9 +105,10 @@ class Tables(Data):
     def facts(self) -> dict[str, dict[str, Any]]:
         """Rows of context and horizon, the time between rows, rows a season, the channels, and the scaling.
 
-        `names` are those of every series and channel, `mean` and `scale` what its train rows gave.
+        `names` are those of every series and channel, `mean` and `scale` what its train rows gave;
+        `trained` and `validated` are the last stamps of each series' train and validation rows.
         """
-        step = self.table.step
+        step, table = self.table.step, self.table
         return {
             "series": {
                 "context": self.context,
@@ -115,6 +119,9 @@ class Tables(Data):
                 "names": list(self.table.names),
                 "mean": self.mean.ravel().tolist(),
                 "scale": self.scale.ravel().tolist(),
+                "together": self.together,
+                "trained": table.stamps(self.spans["train"].high - 1),
+                "validated": table.stamps(self.spans["val"].high - 1),
             }
         }
 
@@ -144,12 +151,13 @@ class Tables(Data):
 
     def _check_length(self, table: Table) -> None:
         for split, span in self.spans.items():
-            if len(window_origins(span, table.starts, self.context, self.horizon)) == 0:
+            wanted = self.split[list(self.spans).index(split)] > 0
+            if wanted and len(window_origins(span, table.starts, self.context, self.horizon)) == 0:
                 longest = int(table.lengths.max())
                 raise UserError(
                     f"{self.path!r} is too short for a context of {self.context} and a horizon of "
-                    f"{self.horizon} rows: its longest series has {longest}, and after the 70/10/20 split "
-                    f"no {split} window fits"
+                    f"{self.horizon} rows: its longest series has {longest}, and after the split "
+                    f"{'/'.join(f'{part:g}' for part in self.split)} no {split} window fits"
                 )
 
 

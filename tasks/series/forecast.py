@@ -39,10 +39,7 @@ def forecast(
         UserError: the horizon is not positive, the table cannot be read, or a series is too short.
     """
     loaded = run if isinstance(run, Run) else load(run)
-    checked = (
-        to_table(table, _columns(loaded)) if isinstance(table, pd.DataFrame) else _read(loaded, str(table))
-    )
-    return _predict(loaded, checked, horizon).frame()
+    return _predict(loaded, as_table(loaded, table), horizon).frame()
 
 
 def forecast_command(
@@ -72,11 +69,11 @@ def forecast_command(
     if not {".csv", ".parquet"} & set(target.suffixes[-2:]):
         raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
     loaded = load(run)
-    table = _read(loaded, path)
+    table = as_table(loaded, path)
     began = time.monotonic()
     future = _predict(loaded, table, horizon)
     seconds = time.monotonic() - began
-    _write(future.frame(), target)
+    write_frame(future.frame(), target)
     console = Console()
     console.print(_summary(future))
     console.print(f"{len(table.names)} series, {future.steps} rows of {table.step.name} ahead, in {target}")
@@ -100,26 +97,27 @@ def forecast_command(
 
 
 def _predict(run: Run, table: Table, horizon: int | None) -> Future:
-    fill = _settings(run).get("gaps") == "forward"
+    fill = settings(run).get("gaps") == "forward"
     return predict_future(run.model, table, horizon, fill)
 
 
-def _read(run: Run, path: str) -> Table:
-    return read_table(path, _columns(run))
+def as_table(run: Run, table: pd.DataFrame | str | Path) -> Table:
+    """A data frame or a file, read as the run's own data was. Raises UserError as `read_table`."""
+    given = settings(run)
+    columns = Columns(**{name: given[name] for name in ("time", "series", "value") if name in given})
+    if isinstance(table, pd.DataFrame):
+        return to_table(table, columns, given.get("freq"))
+    return read_table(str(table), columns, given.get("freq"))
 
 
-def _columns(run: Run) -> Columns:
-    """The names of columns that the run was trained with."""
-    settings = _settings(run)
-    return Columns(**{name: settings[name] for name in ("time", "series", "value") if name in settings})
+def settings(run: Run) -> dict[str, Any]:
+    """The arguments of the run's data module."""
+    found: dict[str, Any] = run.config["data"].get("init_args", {})
+    return found
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    settings: dict[str, Any] = run.config["data"].get("init_args", {})
-    return settings
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet or as CSV, by the file's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         frame.to_parquet(path, index=False)

@@ -40,6 +40,15 @@ class Step:
             return max(1, round(1 / days))
         return next((season for length, season in SEASONS if abs(days / length - 1) < 0.1), 1)
 
+    @property
+    def seasons(self) -> tuple[int, ...]:
+        """Rows of every season: a day and a week of hours, a week and a year of days; none for years."""
+        days = self.days
+        if days < 0.9:
+            return (self.season, 7 * self.season) if self.season > 1 else ()
+        longer = (365,) if abs(days - 1) < 0.1 else ()
+        return (self.season, *longer) if self.season > 1 else ()
+
     def after(self, last: pd.Timestamp, count: int) -> pd.DatetimeIndex:
         """The `count` stamps after `last`."""
         return pd.date_range(last, periods=count + 1, freq=self.name)[1:]

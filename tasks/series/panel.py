@@ -16,8 +16,8 @@ from ..panel import Row
 from ..run import Run
 from .baselines import arrays, fit_ridge, naive, seasonal_naive
 from .data import Tables
-from .future import forecaster
 from .plot import Chart, draw
+from .roll import forecaster
 from .windows import Windows
 
 MSE, MAE, RATIO = "MSE (z units)", "MAE (z units)", "MSE / MSE of ridge"

@@ -34,7 +34,8 @@ class Chart:
         levels: the Q levels, rising, .5 among them.
         stamps: the H stamps of the forecast.
         truth: `(H,)` what happened, where it is known.
-        rival: `(H,)` what seasonal naive says, where it is shown.
+        rival: `(H,)` what a baseline says, where it is shown.
+        rival_name: which.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Chart:
     stamps: pd.DatetimeIndex
     truth: np.ndarray | None = None
     rival: np.ndarray | None = None
+    rival_name: str = "seasonal naive"
 
 
 def draw(charts: Sequence[Chart], path: Path, heading: str) -> None:
@@ -85,6 +87,35 @@ def draw_future(future: Future, path: Path) -> int:
     return count
 
 
+def draw_steps(steps: pd.DataFrame, path: Path, share: float) -> None:
+    """Draw figures at each step of the horizon, one chart a metric and one line a system.
+
+    Args:
+        steps: `metric, step, system, value`.
+        path: PNG to write.
+        share: of the truth that an interval should hold, drawn across its coverage.
+    """
+    from matplotlib.figure import Figure
+
+    metrics = list(steps["metric"].unique())
+    figure = Figure(figsize=(14, 5), dpi=100, layout="constrained")
+    axes = figure.subplots(1, len(metrics), squeeze=False).ravel()
+    for ax, metric in zip(axes, metrics, strict=True):
+        for system, part in steps[steps["metric"] == metric].groupby("system", sort=False):
+            own = str(system).startswith("triptych")
+            ax.plot(part["step"], part["value"], label=system, linewidth=2.2 if own else 1.2)
+        if metric.startswith("coverage"):
+            ax.axhline(share, color=INK, linewidth=1, linestyle=":")
+        ax.set_title(metric, loc="left", fontsize=12, color=INK)
+        ax.set_xlabel("rows ahead", color=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25, linewidth=0.6)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
 def _draw_chart(ax: Axes, chart: Chart) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -92,7 +123,7 @@ def _draw_chart(ax: Axes, chart: Chart) -> None:
     ax.plot(past.index, past.to_numpy(), color=INK, linewidth=1.3, label="history")
     _draw_fan(ax, chart)
     if chart.rival is not None:
-        ax.plot(chart.stamps, chart.rival, color=RIVAL, linewidth=1.4, linestyle="--", label="seasonal naive")
+        ax.plot(chart.stamps, chart.rival, color=RIVAL, linewidth=1.4, linestyle="--", label=chart.rival_name)
     if chart.truth is not None:
         ax.plot(chart.stamps, chart.truth, color=INK, linewidth=1.8, marker=".", markersize=5, label="truth")
     ax.axvline(past.index[-1], color=FAINT, linewidth=1, linestyle=":")

@@ -77,6 +77,21 @@ class Table:
             f"{name}/{channel}" if name else channel for name in self.ids for channel in self.channels
         )
 
+    def stamps(self, rows: np.ndarray) -> list[str]:
+        """The stamp, as ISO 8601, of one row `(E,)` of each series, counted from its first one."""
+        return [stamp.isoformat() for stamp in self.grid[np.clip(self.first + rows, 0, len(self.grid) - 1)]]
+
+    def until(self, rows: np.ndarray) -> pd.DataFrame:
+        """The first `rows` `(E,)` rows of each series, long or wide as the table was read."""
+        within = np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
+        kept = within < np.repeat(rows, self.lengths)
+        owner = np.repeat(np.arange(len(self.ids)), self.lengths)[kept]
+        columns: dict[str, Any] = {self.columns.time: self.grid[self.first[owner] + within[kept]]}
+        if self.ids != ("",):
+            columns[self.columns.series] = np.array(self.ids, dtype=object)[owner]
+        columns |= {name: self.values[kept, place] for place, name in enumerate(self.channels)}
+        return pd.DataFrame(columns)
+
     def future(self, horizon: int) -> list[pd.DatetimeIndex]:
         """The `horizon` stamps after the last row of each series."""
         last = self.first + self.lengths - 1

@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...tokenizers.errors import UserError
 from ...tokenizers.view import Batch, View
 
+#: Shares of the rows that train, validate and test.
+SPLIT = (0.7, 0.1, 0.2)
 #: Windows drawn at once where all are wanted.
 BLOCK = 4096
 
@@ -26,19 +29,41 @@ class Span:
     high: np.ndarray
 
 
-def split_spans(lengths: np.ndarray, shares: tuple[float, float] = (0.7, 0.2)) -> dict[str, Span]:
+def split_spans(lengths: np.ndarray, split: Sequence[float] = SPLIT) -> dict[str, Span]:
     """Chronological train, validation and test rows of each series.
 
-    The first `shares[0]` of the rows train, the last `shares[1]` test, what lies between
-    validates; both are rounded down, as the published benchmarks do.
+    Args:
+        lengths: `(E,)` rows of each series.
+        split: shares of the rows that train, validate and test, which sum to 1: the first two of
+            the borders are rounded as the published benchmarks do (train and test down). Or rows:
+            the first `split[0]` train, the next `split[1]` validate, the next `split[2]` test,
+            and what comes after is left out, as the published split of ETT does.
+
+    Raises:
+        UserError: the three numbers are neither shares that sum to 1 nor whole numbers of rows.
     """
-    train = (lengths * shares[0]).astype(np.int64)
-    test = lengths - (lengths * shares[1]).astype(np.int64)
+    low, middle, high = _sizes(lengths, split)
     return {
-        "train": Span(np.zeros_like(train), train),
-        "val": Span(train, test),
-        "test": Span(test, lengths.astype(np.int64)),
+        "train": Span(np.zeros_like(low), low),
+        "val": Span(low, middle),
+        "test": Span(middle, high),
     }
+
+
+def _sizes(lengths: np.ndarray, split: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The row, in each series, after the last one of each split; all `(E,)`."""
+    whole = all(share == int(share) for share in split)
+    if len(split) == 3 and min(split) >= 0 and abs(sum(split) - 1) < 1e-9:
+        train = (lengths * split[0]).astype(np.int64)
+        test = np.minimum((lengths * split[2]).astype(np.int64), lengths - train)
+        return train, (lengths - test).astype(np.int64), lengths.astype(np.int64)
+    if len(split) == 3 and min(split) >= 0 and whole and max(split) > 1:
+        ends = np.cumsum(split).astype(np.int64)
+        train, val, test = (np.minimum(lengths, end).astype(np.int64) for end in ends)
+        return train, val, test
+    raise UserError(
+        f"expected data.split to be three shares that sum to 1 or three numbers of rows, but got {list(split)}"
+    )
 
 
 def window_origins(span: Span, starts: np.ndarray, context: int, horizon: int, stride: int = 1) -> np.ndarray:

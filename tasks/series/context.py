@@ -1,0 +1,131 @@
+"""What a finished model reads at any row of a table: the rows before it, scaled as in training.
+
+Shapes: E series, R rows of all series, C channels, n origins, L rows of context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...tokenizers.errors import UserError
+from ..model import Model
+from .data import fill_forward
+from .table import Table
+
+
+@dataclass(frozen=True)
+class Context:
+    """The rows before n origins.
+
+    Attributes:
+        values: `(n, C, L)` scaled; 0 where nothing is observed.
+        observed: `(n, C, L)` bool.
+        names: `(n, C)` places among the names the model was trained on, -1 for others.
+        mean, scale: `(n, C)` what brings a scaled forecast back to the table's units.
+    """
+
+    values: Tensor
+    observed: Tensor
+    names: Tensor
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def unscale(self, quantiles: np.ndarray) -> np.ndarray:
+        """Scaled quantiles `(n, C, H, Q)` in the units of the table, in double precision."""
+        return quantiles.astype(np.float64) * self.scale[..., None, None] + self.mean[..., None, None]
+
+
+class Contexts:
+    """The context of a model at any row of a table.
+
+    Sequences that the model was trained on are scaled as they were then; others by their own
+    context. In double precision, which keeps values of any size exact in the model's single precision.
+
+    Args:
+        model: with one objective that forecasts.
+        table: what it reads.
+        fill: whether gaps are filled forward and read as observed, as in training.
+        own: whether the model has a map of its own for each series it was trained on.
+    """
+
+    def __init__(self, model: Model, table: Table, fill: bool, own: bool) -> None:
+        assert model.spec is not None
+        facts = model.spec.data["series"]
+        self.table, self.length, self.together = table, int(facts["context"]), bool(facts.get("together"))
+        self.patch = int(getattr(model.tokenizers["series"], "patch", 1))
+        self.filled, known = fill_forward(table.values, table.starts, table.lengths)
+        self.seen = known if fill else ~np.isnan(table.values)
+        self.names, self.mean, self.scale = _known(table, facts, own)
+
+    def at(self, series: np.ndarray, rows: np.ndarray) -> Context:
+        """The context before each origin.
+
+        Args:
+            series: `(n,)` which series.
+            rows: `(n,)` first row that is not read, counted from that series' first.
+        """
+        first = self.table.starts[series]
+        index = (first + rows)[:, None] + np.arange(-self.length, 0)
+        inside = index >= first[:, None]
+        index = np.maximum(index, 0)
+        values = self.filled[index].transpose(0, 2, 1)
+        observed = (self.seen[index] & inside[:, :, None]).transpose(0, 2, 1)
+        values, mean, scale = _scaled(values, observed, self.mean[series], self.scale[series])
+        return Context(
+            torch.from_numpy(values.astype(np.float32)),
+            torch.from_numpy(observed),
+            torch.from_numpy(self.names[series]),
+            mean,
+            scale,
+        )
+
+    def check(self, series: np.ndarray, rows: np.ndarray) -> None:
+        """Refuse origins before one window of the model is full, and those before which nothing is known.
+
+        Raises:
+            UserError: naming the series.
+        """
+        observed = self.at(series, rows).observed.sum(2).numpy()
+        for short, why in (
+            (rows < self.patch, f"at least {self.patch} rows, one window of the model"),
+            ((observed == 0).any(1), f"values in the last {self.length} rows"),
+        ):
+            if short.any():
+                origin = int(short.argmax())
+                channel = int(observed[origin].argmin())
+                name = self.table.names[int(series[origin]) * len(self.table.channels) + channel]
+                raise UserError(
+                    f"expected the series {name!r} to have {why}, but it has "
+                    f"{int(observed[origin, channel])} values in {rows[origin]} rows"
+                )
+
+
+def _known(table: Table, facts: dict[str, Any], own: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places among the names a model was trained on (-1 for others), mean and deviation (NaN for others).
+
+    All three are `(E, C)`. A model without maps of its `own` for each series knows none.
+    """
+    known = facts if own else {"names": [], "mean": [], "scale": []}
+    places = {name: place for place, name in enumerate(known["names"])}
+    names = np.array([places.get(name, -1) for name in table.names])
+    shape = (len(table.ids), len(table.channels))
+    mean, scale = (np.append(known[key], np.nan)[names].reshape(shape) for key in ("mean", "scale"))
+    return names.reshape(shape), mean, scale
+
+
+def _scaled(
+    values: np.ndarray, observed: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`(n, C, L)` less `mean` over `scale` `(n, C)`; where those are NaN, by their own observed values."""
+    count = np.maximum(observed.sum(2), 1)
+    values = np.where(observed, values, 0.0)
+    own_mean = values.sum(2) / count
+    own_scale = np.sqrt((np.where(observed, values - own_mean[..., None], 0.0) ** 2).sum(2) / count)
+    mean = np.where(np.isnan(mean), own_mean, mean)
+    scale = np.where(np.isnan(scale), np.where(own_scale > 0, own_scale, 1.0), scale)
+    return np.where(observed, (values - mean[..., None]) / scale[..., None], 0.0), mean, scale
