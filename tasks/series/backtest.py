@@ -126,5 +126,8 @@ def _notes(where: Plan, systems: dict[str, np.ndarray]) -> list[str]:
     if where.left_out:
         notes.append(f"{where.left_out} series are too short for a window and were left out.")
     if len(systems) == 1:
-        notes.append("The series share too few stamps to be calibrated together: no baselines' intervals.")
+        why = "share too few stamps" if where.calibrates.any() else "have too few rows before the first cut"
+        notes.append(
+            f"The series {why} to be calibrated on: there are no other intervals than the run's own."
+        )
     return notes

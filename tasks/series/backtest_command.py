@@ -77,7 +77,7 @@ def summary(found: Backtest) -> Summary:
     for heading in ("system", *metrics, "skill (95 % interval)", "verdict"):
         table.add_column(heading, justify="left" if heading in ("system", "verdict") else "right")
     for skill in found.skill:
-        values = [pooled.at[skill.system, metric] for metric in metrics]
+        values = pooled.loc[skill.system, metrics].to_numpy(float)
         shown = ["" if np.isnan(value) else f"{value:.3f}" for value in values]
         range_ = "" if skill.low is None else f" ({skill.low:.3f} to {skill.high:.3f})"
         verdict = "" if skill.system == "Naive" else skill.verdict
@@ -126,8 +126,8 @@ def _draw(found: Backtest, path: Path) -> None:
     charts = [_chart(found, str(name), last[last["unique_id"] == name]) for name in chosen]
     draw(charts, path, f"The last of the windows, cut at {last['cutoff'].iloc[0]:%Y-%m-%d %H:%M}")
     share = outer(found.levels)
-    metrics = [name for name in ("MASE", f"coverage {share} %", f"width {share} %") if found.scores.size]
-    steps = found.scores[(found.scores["step"] != ALL) & found.scores["metric"].isin(metrics)]
+    drawn = found.scores["metric"].isin(["MASE", f"coverage {share} %", f"width {share} %"])
+    steps = found.scores[drawn & (found.scores["step"] != ALL)]
     draw_steps(steps, path.with_name(f"{path.stem}-steps.png"), share / 100)
 
 
@@ -135,7 +135,7 @@ def _chart(found: Backtest, name: str, rows: pd.DataFrame) -> Chart:
     """One series at one cut, with the run's quantiles as the frame holds them."""
     table = found.table
     series, channel = divmod(table.names.index(name), len(table.channels))
-    stop = int(table.grid.get_loc(rows["cutoff"].iloc[0])) + 1 - int(table.first[series])
+    stop = int(table.grid.searchsorted(rows["cutoff"].iloc[0])) + 1 - int(table.first[series])
     shown = min(stop, HISTORY * found.plan.horizon)
     values = table.values[table.starts[series] + stop - shown : table.starts[series] + stop, channel]
     stamps = table.grid[table.first[series] + stop - shown : table.first[series] + stop]

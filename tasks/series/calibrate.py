@@ -18,7 +18,7 @@ from .table import Table
 OWN = "triptych"
 #: The run's quantiles calibrated once on held-out windows, and again at every origin from past ones.
 SPLIT, ONLINE = "triptych_split", "triptych_online"
-#: Most numbers in the grid of origins in time by sequences: series that share few stamps would fill it with gaps.
+#: Most numbers in the grid of origins by sequences: series that share few stamps would fill it with gaps.
 LARGEST = 100_000_000
 
 
@@ -68,14 +68,14 @@ def calibrated(
 
     Args:
         past: the table and the plan.
-        own: the model's quantiles `(n, C, H, Q)`.
+        own: the model's quantiles `(n, C, H, Q)`; the only ones where nothing can be calibrated.
         points: of the baselines, `(n, C, H)`; their intervals are split-conformal.
         levels: of the quantiles.
     """
     plan, table = past.plan, past.table
     grid, reported = Grid.of(table, plan), plan.reported
     systems = {OWN: own[reported]}
-    if grid.shape[0] * grid.shape[1] * own[0].size > LARGEST:
+    if grid.shape[0] * grid.shape[1] * own[0].size > LARGEST or not plan.calibrates.any():
         return systems
     truth = grid.lay(truths(table, plan))
     each = np.repeat(plan.calibrates[:, None], own.shape[1], axis=1)

@@ -5,6 +5,7 @@ Shapes: E series, R rows of all series, C channels, n origins, L rows of context
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ class Contexts:
 
     def __init__(self, model: Model, table: Table, fill: bool, own: bool) -> None:
         assert model.spec is not None
-        facts = model.spec.data["series"]
+        facts: Mapping[str, Any] = model.spec.data["series"]
         self.table, self.length, self.together = table, int(facts["context"]), bool(facts.get("together"))
         self.patch = int(getattr(model.tokenizers["series"], "patch", 1))
         self.filled, known = fill_forward(table.values, table.starts, table.lengths)
@@ -105,7 +106,7 @@ class Contexts:
                 )
 
 
-def _known(table: Table, facts: dict[str, Any], own: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _known(table: Table, facts: Mapping[str, Any], own: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places among the names a model was trained on (-1 for others), mean and deviation (NaN for others).
 
     All three are `(E, C)`. A model without maps of its `own` for each series knows none.

@@ -21,8 +21,8 @@ class Tables(Data):
     """A long table (`unique_id, ds, y`) or a wide one (`ds`, one column a series), CSV or Parquet.
 
     The rows of each series are split in time: the first 70 % train, the last 20 % test, what is
-    between validates, unless `split` says otherwise. Each channel of each series is scaled by the mean and deviation of its
-    train rows. Every window of a split counts.
+    between validates, unless `split` says otherwise. Each channel of each series is scaled by the
+    mean and deviation of its train rows. Every window of a split counts.
 
     Channels are drawn apart unless told otherwise: a training batch then mixes channels and times
     at random, which on the packaged sample learns faster than whole rows of channels that rise

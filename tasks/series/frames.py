@@ -70,8 +70,4 @@ def frames(
 
 def models(frame: pd.DataFrame) -> list[str]:
     """The systems of a frame, in order."""
-    return [
-        name
-        for name in frame.columns
-        if name not in KEYS and "-lo-" not in name and "-hi-" not in name
-    ]
+    return [name for name in frame.columns if name not in KEYS and "-lo-" not in name and "-hi-" not in name]

@@ -15,7 +15,7 @@ from .rolling import Plan
 
 #: Rows that AutoETS and AutoARIMA read, in seasons and at least; longer pasts take them minutes each.
 SEASONS, ROWS = 5, 100
-#: Most forecasts of one series that they are asked for: each is fitted alone, in a tenth of a second and more.
+#: Most forecasts that they are asked for: each is fitted alone, in a tenth of a second and more.
 ALONE = 500
 #: Longest season that they are told of; they take minutes with longer ones.
 LONGEST = 24
@@ -57,7 +57,7 @@ def _one_by_one(past: Past, where: Plan, forecast: Callable[..., dict[str, np.nd
 
 
 def lightgbm(past: Past, where: Plan) -> np.ndarray:
-    """One boosted model of the next value's change, from the lags less the last value; applied step by step."""
+    """One boosted model of the next value's change, from the lags less the last value; step by step."""
     from lightgbm import LGBMRegressor
 
     table, origins = past.table, where.origins

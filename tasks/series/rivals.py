@@ -32,7 +32,7 @@ class Past:
         self.table, self.plan = table, plan
 
     def lags(self, origins: Origins, length: int) -> np.ndarray:
-        """The `length` rows before each origin `(n, C, length)`; a series' first row stands before its start."""
+        """The `length` rows before each origin `(n, C, length)`; a series' first row repeats before it."""
         first = self.table.starts[origins.series][:, None]
         rows = first + origins.rows[:, None] + np.arange(-length, 0)
         return self.values[np.maximum(rows, first)].transpose(0, 2, 1)

@@ -91,14 +91,14 @@ def plan(
     count = np.clip((last - least) // step + 1, 0, windows)
     if not count.any():
         raise UserError(
-            f"expected a series of at least {least + horizon} rows for a window of {horizon}, but the longest "
-            f"has {int(table.lengths.max())}"
+            f"expected a series of at least {least + horizon} rows for a window of {horizon}, "
+            f"but the longest has {int(table.lengths.max())}"
         )
     first = last - (count - 1) * step
     trained, validated = (_rows_until(table, facts, part) for part in ("trained", "validated"))
     _refuse_seen(table, first, last, validated, count, step)
     fitted = np.where(trained > 0, trained, (first * FITTED).astype(np.int64))
-    fitted = np.clip(np.minimum(fitted, first - horizon), min(least, int(first.min())), None)
+    fitted = np.minimum(np.maximum(np.minimum(fitted, first - horizon), least), table.lengths)
     stride = _stride(step, int((last - fitted).max()))
     origins = _origins(last, np.where(count > 0, (last - fitted) // stride + 1, 0), stride)
     back = last[origins.series] - origins.rows
@@ -143,6 +143,6 @@ def _refuse_seen(
         fits = max(0, int((last[series] - seen[series]) // step + 1))
         of = f" of the series {table.ids[series]!r}" if table.ids[series] else ""
         raise UserError(
-            f"expected windows after the rows that the run was trained and validated on, but {int(count[series])} "
-            f"windows {step} rows apart{of} begin before them; --windows {fits} fit, --refit allows more"
+            f"expected windows after the rows that the run was trained and validated on, but of "
+            f"{int(count[series])} windows {step} rows apart{of} only {fits} are; --refit allows more"
         )

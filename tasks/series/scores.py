@@ -45,7 +45,11 @@ def scales(table: Table, plan: Plan) -> Scales:
     names = np.array(table.names, dtype=object).reshape(-1, each)
     owner = np.repeat(np.arange(len(table.ids)), table.lengths)[past]
     train = pd.DataFrame(
-        {"unique_id": names[owner].ravel(), "ds": np.repeat(within[past], each), "y": table.values[past].ravel()}
+        {
+            "unique_id": names[owner].ravel(),
+            "ds": np.repeat(within[past], each),
+            "y": table.values[past].ravel(),
+        }
     )
     one = pd.DataFrame({"unique_id": table.names, "ds": 0, "y": 1.0, "zero": 0.0})
     found = []
@@ -82,7 +86,7 @@ def score(frame: pd.DataFrame, step: np.ndarray, scale: Scales, levels: Sequence
         table.loc[here, "value"] *= factor.reindex(table.loc[here, "series"]).to_numpy()
     here = table["metric"].str.startswith(("width", "Winkler"))
     table.loc[here, "value"] *= scale.absolute.reindex(table.loc[here, "series"]).to_numpy()
-    return table.groupby(["metric", "step", "system"], sort=False, as_index=False)["value"].mean()
+    return table.groupby(["metric", "step", "system"], sort=False)["value"].mean().reset_index()
 
 
 def _evaluate(frame: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
@@ -98,17 +102,14 @@ def _evaluate(frame: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     if pairs:
         share = outer(levels)
         bounded = [name for name in names if f"{name}-lo-{share}" in frame]
-        sides = {name: [f"{name}-{side}-{p}" for p in pairs for side in ("lo", "hi")] for name in bounded}
-        sides = {name: [column for column in columns if column in frame] for name, columns in sides.items()}
         found |= {
-            "WQL": _weighted(frame, bounded, levels),
+            "WQL": _weighted(frame, bounded, list(pairs)),
             f"coverage {share} %": losses.coverage(frame, bounded, share),
             f"width {share} %": _width(frame, bounded, share),
             f"Winkler {share} %": losses.winkler_score(frame, bounded, share),
         }
-    return pd.concat(
-        table.melt("unique_id", var_name="system").assign(metric=metric) for metric, table in found.items()
-    )
+    tall = [found[metric].melt("unique_id", var_name="system").assign(metric=metric) for metric in found]
+    return pd.concat(tall, ignore_index=True)
 
 
 def outer(levels: Sequence[float]) -> int:
@@ -117,15 +118,14 @@ def outer(levels: Sequence[float]) -> int:
     return 80 if 80 in pairs else max(pairs)
 
 
-def _weighted(frame: pd.DataFrame, names: Sequence[str], levels: Sequence[float]) -> pd.DataFrame:
+def _weighted(frame: pd.DataFrame, names: Sequence[str], shares: Sequence[int]) -> pd.DataFrame:
     """Mean over the quantiles of `2 sum pinball / sum |y|` of each series (utilsforecast's scaled CRPS)."""
     from utilsforecast.losses import scaled_crps
 
-    columns = {}
-    for name in names:
-        pairs = {share: at for share, at in intervals(levels).items() if f"{name}-lo-{share}" in frame}
-        columns[name] = [f"{name}-lo-{share}" for share in pairs] + [name] + [f"{name}-hi-{s}" for s in pairs]
-    shares = [share for share in intervals(levels)]
+    columns = {
+        name: [f"{name}-lo-{share}" for share in shares] + [name] + [f"{name}-hi-{share}" for share in shares]
+        for name in names
+    }
     quantiles = [0.5 - share / 200 for share in shares] + [0.5] + [0.5 + share / 200 for share in shares]
     return scaled_crps(frame, columns, np.array(quantiles))
 

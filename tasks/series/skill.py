@@ -59,11 +59,11 @@ def skills(frame: pd.DataFrame, scale: Scales, block: np.ndarray, seed: int = 0)
     cell = series * shape[1] + blocks
     sums = {}
     for name in names:
-        error = np.nan_to_num(np.abs(frame[name] - frame["y"]).to_numpy() * factor)
+        error = np.nan_to_num(np.abs(frame[name].to_numpy() - frame["y"].to_numpy()) * factor)
         sums[name] = np.bincount(cell, error, minlength=shape[0] * shape[1]).reshape(shape)
     generator = np.random.default_rng(seed)
     rows, columns = (_draws(generator, size) for size in shape)
-    drawn = {name: np.einsum("ds,sb,db->d", rows, table, columns, optimize=True) for name, table in sums.items()}
+    drawn = {name: ((rows @ table) * columns).sum(1) for name, table in sums.items()}
     found = []
     for name in names:
         value = 1 - sums[name].sum() / sums[NAIVE].sum()

@@ -62,7 +62,7 @@ def _sizes(lengths: np.ndarray, split: Sequence[float]) -> tuple[np.ndarray, np.
         train, val, test = (np.minimum(lengths, end).astype(np.int64) for end in ends)
         return train, val, test
     raise UserError(
-        f"expected data.split to be three shares that sum to 1 or three numbers of rows, but got {list(split)}"
+        f"expected data.split to be three shares that sum to 1, or three numbers of rows, but got {[*split]}"
     )
 
 
