@@ -70,7 +70,9 @@ def skills(frame: pd.DataFrame, scale: Scales, block: np.ndarray, seed: int = 0)
         if shape == (1, 1):
             found.append(Skill(name, value, None, None))
             continue
-        low, high = np.quantile(1 - drawn[name] / drawn[NAIVE], (0.025, 0.975))
+        drawn_any = drawn[NAIVE] > 0  # unequal series: a draw may hold no window at all
+        ratio = drawn[name][drawn_any] / drawn[NAIVE][drawn_any]
+        low, high = np.quantile(1 - ratio, (0.025, 0.975))
         found.append(Skill(name, float(value), float(low), float(high)))
     return found
 
