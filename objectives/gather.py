@@ -43,10 +43,20 @@ def mean_counts(counts: Mapping[str, float]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """The mean of a tensor over the ranks, without gradients."""
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over the ranks, without gradients."""
+    return _over_ranks(tensor, dist.ReduceOp.SUM)
+
+
+@torch.no_grad()
+def max_over_ranks(tensor: Tensor) -> Tensor:
+    """The largest of a tensor's values over the ranks, without gradients."""
+    return _over_ranks(tensor, dist.ReduceOp.MAX)
+
+
+def _over_ranks(tensor: Tensor, operation: Any) -> Tensor:
     if ranks() == 1:
         return tensor
     total = tensor.clone()
-    dist.all_reduce(total)
-    return total / ranks()
+    dist.all_reduce(total, operation)
+    return total

@@ -30,9 +30,11 @@ class Reconstruction(Objective):
     Args:
         view: the view whose tokens were masked, hidden or corrupted.
         distance: `l1` or `mse`.
-        of: `masked` tokens (hidden ones included), or `all`.
+        of: `masked` tokens (hidden ones included), `all`, or the single values that were `corrupted`.
         normalise: targets are each token's values with its own mean and deviation taken away (MAE).
-        decoder: a small encoder of any width, or None for a linear head.
+        decoder: a small encoder of any width, or None to tell each token from its own output alone.
+        hidden_layers: each of as many values as it is given and followed by a GELU, before the linear head
+            (SiT's last version has 3).
         weight: factor of the loss.
     """
 
@@ -40,14 +42,15 @@ class Reconstruction(Objective):
         self,
         view: str = "train",
         distance: Literal["l1", "mse"] = "mse",
-        of: Literal["masked", "all"] = "masked",
+        of: Literal["masked", "all", "corrupted"] = "masked",
         normalise: bool = False,
         decoder: Encoder | None = None,
+        hidden_layers: int = 0,
         weight: float | Schedule = 1.0,
     ) -> None:
         super().__init__(weight)
         self.view, self.distance, self.of, self.normalise = view, distance, of, normalise
-        self.decoder = decoder
+        self.decoder, self.hidden_layers = decoder, hidden_layers
 
     def reads(self) -> tuple[Read, ...]:
         """The student's final tokens."""
@@ -65,13 +68,16 @@ class Reconstruction(Objective):
         if self.decoder is not None:
             self.enter = nn.Linear(spec.width, self.decoder.width)
             self.mask_token = nn.Parameter(torch.empty(self.decoder.width).normal_(std=0.02))
-        self.head = nn.Linear(spec.width if self.decoder is None else self.decoder.width, values)
+        width = spec.width if self.decoder is None else self.decoder.width
+        layers = [layer for _ in range(self.hidden_layers) for layer in (nn.Linear(width, width), nn.GELU())]
+        self.deepen = nn.Sequential(*layers)
+        self.head = nn.Linear(width, values)
 
     def forward(self, step: Step) -> Loss:
         """The mean distance over the values that count."""
         tokens = self.reconstruct(step[Read(self.view)])
         assert tokens.source is not None
-        counts = self._counted(tokens).unsqueeze(1).expand_as(tokens.source)
+        counts = self._counted(tokens)
         if tokens.observed is not None:
             counts = counts & tokens.observed
         target = standardised(tokens.source, tokens.observed) if self.normalise else tokens.source
@@ -81,10 +87,14 @@ class Reconstruction(Objective):
         return Loss({self.distance: Term(loss, int(counts.sum()))})
 
     def counts(self, batch: Mapping[str, View]) -> dict[str, float]:
-        """The values of the masked and hidden tokens, where none is missing and nothing else counts."""
+        """The values that count, where none is missing and not all of them do."""
         view = batch[self.view]
         if self.of == "all" or view.observed is not None:
             return {}
+        if self.of == "corrupted":
+            assert isinstance(view.data, Tensor)
+            touched = view.corrupted
+            return {self.distance: 0 if touched is None else int(touched.expand_as(view.data).sum())}
         told = sum(int(mask.sum()) for mask in (view.masked, view.hidden) if mask is not None)
         return {self.distance: told * self.head.out_features}
 
@@ -101,7 +111,7 @@ class Reconstruction(Objective):
         elif tokens.whole is not None:
             raise UserError(f"tokens hidden from the encoder ({self.view!r}) can only be told by a decoder")
         content = tokens.content()
-        return content.with_values(self.head(content.values))
+        return content.with_values(self.head(self.deepen(content.values)))
 
     def _decode(self, tokens: Tokens) -> Tokens:
         """Put mask tokens where tokens were hidden, add positions, and run the decoder."""
@@ -118,10 +128,14 @@ class Reconstruction(Objective):
         return self.decoder(concat([whole.with_values(values)])).layers[-1][0]
 
     def _counted(self, tokens: Tokens) -> Tensor:
-        """`(S,)` bool: the tokens whose reconstruction is learnt from."""
-        if self.of == "all" or tokens.masked is None:
-            return torch.full((len(tokens.values),), self.of == "all", device=tokens.values.device)
-        return tokens.masked
+        """`(S, P)` bool: the values whose reconstruction is learnt from."""
+        assert tokens.source is not None
+        if self.of == "all":
+            return torch.ones_like(tokens.source, dtype=torch.bool)
+        which = tokens.corrupted if self.of == "corrupted" else tokens.masked
+        if which is None:
+            return torch.zeros_like(tokens.source, dtype=torch.bool)
+        return which if which.ndim == 2 else which.unsqueeze(1).expand_as(tokens.source)
 
 
 def standardised(source: Tensor, observed: Tensor | None = None) -> Tensor:

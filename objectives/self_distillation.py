@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule, value
 from ..backbones.teacher import frozen_copy
+from .centring import centring
 from .classification import pooled
-from .gather import mean_over_ranks
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
 
@@ -28,13 +28,12 @@ class SelfDistillation(Objective):
         batch_norm: batch norm in the head's hidden layers; small data learn with it, not without.
         student_temperature: of the student's softmax.
         teacher_temperature: of the teacher's softmax; DINO warms it up from .04 to .07.
-        centre_momentum: share of the old centre kept at each step.
+        centre_momentum: share of the old centre kept at each step; None takes Sinkhorn-Knopp (DINOv2)
+            in place of a moving centre.
         freeze_last_layer: epochs at the start during which the prototypes do not move.
         pool: prefix token that the head reads, or `mean` for the mean of the patches.
         weight: factor of the loss.
     """
-
-    centre: Tensor
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class SelfDistillation(Objective):
         batch_norm: bool = False,
         student_temperature: float = 0.1,
         teacher_temperature: Schedule | float = 0.04,
-        centre_momentum: float = 0.9,
+        centre_momentum: float | None = 0.9,
         freeze_last_layer: float = 1.0,
         pool: str = "class",
         weight: float | Schedule = 1.0,
@@ -63,10 +62,14 @@ class SelfDistillation(Objective):
         return (*(Read(view) for view in self.views), Read(self.views[0], "teacher"))
 
     def build(self, spec: Spec) -> None:
-        """Make the head, its average, and a centre of zero."""
-        self.head = PrototypeHead(spec.width, self.hidden, self.bottleneck, self.prototypes, self.batch_norm)
+        """Make the head, its average, and what centres the teacher."""
+        self.head = self.make_head(spec)
         self.teacher_head = frozen_copy(self.head)
-        self.register_buffer("centre", torch.zeros(self.prototypes))
+        self.centring = centring(self.prototypes, self.centre_momentum)
+
+    def make_head(self, spec: Spec) -> PrototypeHead:
+        """A head of the shape that the config asks for."""
+        return PrototypeHead(spec.width, self.hidden, self.bottleneck, self.prototypes, self.batch_norm)
 
     def forward(self, step: Step) -> Loss:
         """Cross-entropy between the teacher's and the student's distributions over prototypes."""
@@ -80,13 +83,12 @@ class SelfDistillation(Objective):
         )  # batch norm by the batch: the student's averages are not its own
         with torch.no_grad():
             told = pooled(step[Read(global_view, "teacher")], self.pool, len(crops[0]))
-            told = self.teacher_head(told).unflatten(0, (crops[0].copies, crops[0].samples))
             temperature = value(self.teacher_temperature, step.progress)
-            teacher = ((told - self.centre) / temperature).softmax(-1)
-            if self.training:
-                self._move_centre(told)
+            teacher = self.centring(self.teacher_head(told), temperature)
+            teacher = teacher.unflatten(0, (crops[0].copies, crops[0].samples))
         loss, pairs = distillation(teacher, student / self.student_temperature)
-        return Loss({"ce": Term(loss, float(pairs * crops[0].samples))}, _watch(teacher, loss, pairs))
+        term = Term(loss, float(pairs * crops[0].samples), scope="batch")
+        return Loss({"ce": term}, _watch(teacher, loss, pairs))
 
     def averaged(self) -> tuple[tuple[nn.Module, nn.Module], ...]:
         """The head and the teacher's head."""
@@ -96,10 +98,6 @@ class SelfDistillation(Objective):
         """Keep the prototypes where they are during the first epochs."""
         if epoch < self.freeze_last_layer:
             self.head.prototypes.grad = None
-
-    def _move_centre(self, told: Tensor) -> None:
-        batch = mean_over_ranks(told.flatten(0, 1).mean(0))
-        self.centre.lerp_(batch, 1 - self.centre_momentum)
 
 
 class PrototypeHead(nn.Module):

@@ -53,7 +53,7 @@ def naive(made: SelfDistillation, at: Step, teacher_temperature: float) -> Tenso
     teacher = [scores[c * B : (c + 1) * B] for c in range(G)]
     total, pairs = torch.zeros(()), 0
     for i, t in enumerate(teacher):
-        p = torch.softmax((t - made.centre) / teacher_temperature, dim=-1)
+        p = torch.softmax((t - made.centring.centre) / teacher_temperature, dim=-1)
         for j, s in enumerate(student):
             if i == j:
                 continue
@@ -94,15 +94,15 @@ def test_the_teachers_temperature_follows_its_schedule() -> None:
 def test_the_centre_is_an_average_of_the_teachers_scores() -> None:
     made, at = objective(centre_momentum=0.8), step()
     before = torch.randn(V)
-    made.centre.copy_(before)
+    made.centring.centre.copy_(before)
     with torch.no_grad():
         batch = made.teacher_head(at[Read("global", "teacher")].named("class")).mean(0)
     expected = naive(made, at, 0.04)  # the centre of the step before
     torch.testing.assert_close(made(at).total, expected)
-    torch.testing.assert_close(made.centre, 0.8 * before + 0.2 * batch)
-    held = made.eval().centre.clone()
+    torch.testing.assert_close(made.centring.centre, 0.8 * before + 0.2 * batch)
+    held = made.eval().centring.centre.clone()
     made(at)
-    assert torch.equal(made.centre, held)
+    assert torch.equal(made.centring.centre, held)
 
 
 def test_scores_are_cosines_with_prototypes() -> None:

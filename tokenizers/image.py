@@ -63,7 +63,7 @@ class ImagePatches(Tokenizer):
 
     def setup(self, data: Mapping[str, Any]) -> None:
         """Make the projection for the data's `channels`, and positions for its `size` (H, W) in pixels."""
-        self.grid = self._grid(data["size"])
+        self.grid = self.grid_of(data["size"])
         self.source_dim = data["channels"] * self.patch[0] * self.patch[1]
         height, width = (side + 2 * self.overlap for side in self.patch)
         read = data["channels"] * height * width
@@ -77,6 +77,8 @@ class ImagePatches(Tokenizer):
     def embed(self, view: View) -> Patches:
         """Project the patches of `(n, C, H, W)`; `source` is the clean patch `(S, P)`, channels first.
 
+        `corrupted` is laid out like it.
+
         Raises:
             UserError: patches are masked or hidden, but their neighbours overlap them.
         """
@@ -85,7 +87,7 @@ class ImagePatches(Tokenizer):
             raise UserError(
                 f"views that mask or hide patches need an overlap of 0 in ImagePatches, not {self.overlap}"
             )
-        n, grid = len(view.data), self._grid(view.data.shape[-2:])
+        n, grid = len(view.data), self.grid_of(view.data.shape[-2:])
         patches = self._patches(view.data)
         clean = view.data if view.clean is None else view.clean
         assert isinstance(clean, Tensor)
@@ -96,6 +98,7 @@ class ImagePatches(Tokenizer):
             sample=tuple(range(n)),
             channel=(0,) * n,
             source=patches if view.clean is None else self._patches(clean),
+            corrupted=None if view.corrupted is None else self._patches(view.corrupted.expand_as(view.data)),
             grid=grid,
         )
 
@@ -119,10 +122,15 @@ class ImagePatches(Tokenizer):
 
     def num_tokens(self, shape: Sequence[int]) -> int:
         """Patches in an image of `shape` (..., H, W)."""
-        rows, columns = self._grid(shape[-2:])
+        rows, columns = self.grid_of(shape[-2:])
         return rows * columns
 
-    def _grid(self, size: Sequence[int]) -> tuple[int, int]:
+    def grid_of(self, size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of patches in an image of `size` (H, W) pixels.
+
+        Raises:
+            UserError: the patch does not divide it.
+        """
         if size[0] % self.patch[0] or size[1] % self.patch[1] or min(size) < 1:
             raise UserError(
                 f"the image size must be a multiple of the patch ({self.patch[0]}x{self.patch[1]} pixels), "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .tokens import Stats, Tokens
+from .tokens import PER_TOKEN, Stats, Tokens
 from .view import View
 
 
@@ -22,7 +22,7 @@ class Embedded:
 
     `values` `(S, D)`, `lengths` of the N sequences, `position` `(S, 3)`, the `sample` and
     `channel` of each sequence; `source` `(S, P)`, `features` `(S, F)`, `energy` `(S,)`, `observed`
-    `(S, P)` and `stats` where the tokenizer has them, as in `Tokens`.
+    and `corrupted` `(S, P)` and `stats` where the tokenizer has them, as in `Tokens`.
     """
 
     values: Tensor
@@ -34,6 +34,7 @@ class Embedded:
     features: Tensor | None = None
     energy: Tensor | None = None
     observed: Tensor | None = None
+    corrupted: Tensor | None = None
     stats: Stats | None = None
 
 
@@ -108,13 +109,7 @@ class Tokenizer(nn.Module):
         lengths = tuple(length + len(self.prefix) for length in content.lengths)
         columns: dict[str, Any] = {
             name: None if column is None else self._pad_prefix(column, content.lengths)
-            for name, column in (
-                ("source", content.source),
-                ("features", content.features),
-                ("energy", content.energy),
-                ("observed", content.observed),
-                ("masked", masked),
-            )
+            for name, column in (*((name, getattr(content, name)) for name in PER_TOKEN), ("masked", masked))
         }
         return Tokens(
             values=self._pad_prefix(content.values, content.lengths, self.place_prefix()),

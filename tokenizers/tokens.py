@@ -16,6 +16,9 @@ from torch import Tensor
 
 from .errors import UserError
 
+#: Columns of one row a token that a tokenizer may give beside the values, zero for prefix tokens.
+PER_TOKEN = ("source", "features", "energy", "observed", "corrupted")
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -49,6 +52,8 @@ class Tokens:
             (wav2vec 2.0's feature penalty); zero for prefix tokens.
         masked: `(S,)` bool, True where the value was replaced by the mask token.
         observed: `(S, P)` bool, False where a value of `source` is missing; None: all observed.
+        corrupted: `(S, P)` bool, True where what the encoder read may differ from `source`; False for
+            prefix tokens. None where nothing was corrupted.
         stats: what instance normalisation took away, or None.
         whole: the tokens before hidden ones were dropped, and `kept` `(S,)` the index of each
             of these tokens in it; both None when nothing was hidden.
@@ -65,6 +70,7 @@ class Tokens:
     energy: Tensor | None = None
     masked: Tensor | None = None
     observed: Tensor | None = None
+    corrupted: Tensor | None = None
     stats: Stats | None = None
     whole: Tokens | None = None
     kept: Tensor | None = None
@@ -129,7 +135,7 @@ class Tokens:
     def _take(self, index: Tensor, lengths: tuple[int, ...], prefix: tuple[str, ...]) -> Tokens:
         taken: dict[str, Any] = {
             name: None if (tensor := getattr(self, name)) is None else tensor.index_select(0, index)
-            for name in ("values", "position", "source", "features", "energy", "masked", "observed", "kept")
+            for name in (*PER_TOKEN, "values", "position", "masked", "kept")
         }
         return replace(self, lengths=lengths, prefix=prefix, **taken)
 

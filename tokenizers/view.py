@@ -24,6 +24,7 @@ class View:
         modality: which tokenizer reads it (`image`, `series`, `audio`, ...).
         data: what the student sees, possibly corrupted.
         clean: the same without corruption, where it differs: targets and the teacher read this.
+        corrupted: `(n, 1, H, W)` bool, True at the pixels that corruption touched (images), or None.
         copies: how many crops of each sample the view holds.
         observed: `(n, C, T)` bool, False where a value is missing (series), or None.
         masked: `(S,)` bool over the content tokens, packed: True where the student's token is
@@ -41,6 +42,7 @@ class View:
     modality: str
     data: Raw
     clean: Raw | None = None
+    corrupted: Tensor | None = None
     copies: int = 1
     observed: Tensor | None = None
     masked: Tensor | None = None
@@ -63,7 +65,7 @@ class View:
     def whole(self) -> View:
         """The view as a teacher sees it: clean, nothing masked, muted or hidden."""
         data = self.data if self.clean is None else self.clean
-        return replace(self, data=data, clean=None, masked=None, hidden=None, muted=None)
+        return replace(self, data=data, clean=None, corrupted=None, masked=None, hidden=None, muted=None)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> View:
         """The same view with every tensor on `device`."""
@@ -77,7 +79,7 @@ class View:
                 return {key: move(item) for key, item in value.items()}
             return value
 
-        tensors = ("data", "clean", "observed", "masked", "hidden", "muted", "targets", "ragged")
+        tensors = ("data", "clean", "corrupted", "observed", "masked", "hidden", "muted", "targets", "ragged")
         return replace(self, **{name: move(getattr(self, name)) for name in tensors})  # type: ignore[arg-type]
 
 

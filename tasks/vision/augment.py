@@ -142,24 +142,6 @@ def mix(
     return weight * images + (1 - weight) * partners, torch.where(touched, kept, 1.0)
 
 
-def erase(images: Tensor, noise: Tensor, draws: Tensor, share: float) -> Tensor:
-    """Replace one block of a quarter to half the side by `noise` `(n, C, H, W)`, in a share of the entries.
-
-    Args:
-        draws: `(n, 5)`.
-    """
-    height, width = images.shape[-2:]
-    extents = [
-        (side * (1 + draws[:, 1 + axis]) / 4).round().clamp(min=1)
-        for axis, side in enumerate((height, width))
-    ]
-    starts = [
-        (draws[:, 3 + axis] * (side - extents[axis] + 1)).floor() for axis, side in enumerate((height, width))
-    ]
-    inside = boxes(starts, extents, (height, width)) & (draws[:, 0] < share)[:, None, None]
-    return torch.where(inside[:, None], noise, images)
-
-
 def boxes(starts: Sequence[Tensor], extents: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     """`(n, H, W)` bool, True inside one box an entry; starts and extents `(n,)` of rows, then of columns."""
     rows, columns = (

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...objectives.classification import UNLABELLED
 from ...tokenizers.errors import UserError
+from ...tokenizers.image import ImagePatches
 from ...tokenizers.view import Batch
 from ..data import PLAIN, Data, Split
 from .options import ImageView
@@ -141,9 +142,7 @@ class Images(Data):
             options = {name: view if view.copies > 1 else view.bare() for name, view in options.items()}
         assert self.pixels is not None
         makers = {
-            name: ViewMaker(
-                name, view, self._size, self.pixels, self.seed, len(self.classes), self._num_tokens
-            )
+            name: ViewMaker(name, view, self._size, self.pixels, self.seed, len(self.classes), self._grid)
             for name, view in options.items()
         }
         assert self.channels is not None
@@ -167,6 +166,11 @@ class Images(Data):
 
     def _num_tokens(self, shape: Sequence[int]) -> int:
         return self.tokenizers[MODALITY].num_tokens(shape)
+
+    def _grid(self, size: Sequence[int]) -> tuple[int, int]:
+        tokenizer = self.tokenizers[MODALITY]
+        assert isinstance(tokenizer, ImagePatches)
+        return tokenizer.grid_of(size)
 
 
 class ImageSamples:

@@ -84,15 +84,30 @@ class Mix:
 
 @dataclass
 class Corrupt:
-    """What only the student sees: targets and the teacher read the clean picture.
+    """What only the student sees: targets and the teacher read the clean picture (Atito et al. 2021, SiT).
+
+    Shares given as a pair are drawn anew for each entry, evenly between the two.
 
     Attributes:
-        noise: deviation of Gaussian noise, up to this, in units of the 0-1 pixel range.
-        erase: share of entries in which one block of a quarter to half the side is replaced by noise.
+        grey: share of entries in which one block loses its colour; needs 3 channels.
+        blur: share of entries in which one block is blurred by a Gaussian of .1 to 5.1 pixels.
+        drop: share of the pixels that blocks of `fill` cover, from and to.
+        fill: what dropped pixels become, in normalised units: Gaussian noise of deviation 1, or zeros.
+        replace: share of the pixels that blocks of another picture of the batch cover, from and to.
+        swap: share of entries that are corrupted by replacement alone, while the others are not replaced;
+            0 does everything to all.
+        side: sides of a block as a share of the picture's, from and to.
+        align: pixels that all sides and places of blocks are multiples of.
     """
 
-    noise: float = 0.0
-    erase: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    drop: tuple[float, float] = (0.0, 0.0)
+    fill: Literal["noise", "zeros"] = "noise"
+    replace: tuple[float, float] = (0.0, 0.0)
+    swap: float = 0.0
+    side: tuple[float, float] = (0.05, 0.25)
+    align: int = 1
 
 
 @dataclass
@@ -100,11 +115,15 @@ class Mask:
     """Patches that the student does not see.
 
     Attributes:
-        ratio: share of the patches, the same number in every entry.
+        ratio: share of an entry's patches; of a range, each entry draws its own (iBOT: .1 to .5).
+        share: share of the entries in which anything is masked.
+        blocks: in rectangular blocks (BEiT, iBOT) instead of one by one.
         hide: drop them before the encoder (MAE) instead of replacing them by the mask token.
     """
 
-    ratio: float = 0.5
+    ratio: float | tuple[float, float] = 0.5
+    share: float = 1.0
+    blocks: bool = False
     hide: bool = False
 
 
@@ -122,7 +141,7 @@ class ImageView:
         rand_augment: operations at random, before `colour`.
         mix: mixup and cutmix, with soft labels.
         rotate: turn each entry by 0, 90, 180 or 270 degrees, and give the turn as the target `rotation`.
-        corrupt: noise and erased blocks, for the student alone.
+        corrupt: blocks spoilt for the student alone.
         mask: patches masked or hidden from the student.
     """
 

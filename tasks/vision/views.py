@@ -21,7 +21,9 @@ from ...tokenizers.errors import UserError
 from ...tokenizers.view import View
 from ..data import generator
 from . import augment
+from .corrupt import Draw, corrupt, draw
 from .options import ImageView, Mix
+from .patch_masks import draw_mask, limits
 from .pixels import Pixels
 
 #: Modality of every view here.
@@ -48,7 +50,7 @@ class ViewMaker:
         pixels: how pictures are scaled and normalised.
         seed: of the run.
         classes: K; the view carries the target `label` if there are any.
-        num_tokens: L, as the model's tokenizer counts them for (C, H, W); for masks alone.
+        grid: rows and columns of patches that the model's tokenizer makes of (H, W); for masks alone.
 
     Raises:
         UserError: the options do not fit the size.
@@ -62,15 +64,15 @@ class ViewMaker:
         pixels: Pixels,
         seed: int,
         classes: int,
-        num_tokens: Callable[[Sequence[int]], int] | None = None,
+        grid: Callable[[Sequence[int]], tuple[int, int]] | None = None,
     ) -> None:
         self.name, self.options, self.pixels = name, options, pixels
         self.size = size if options.size is None else (options.size, options.size)
         self.seed, self.classes = seed, classes
         self._check()
         if options.mask is not None:
-            assert num_tokens is not None
-            self.patches = num_tokens((1, *self.size))
+            assert grid is not None
+            self.grid = grid(self.size)
 
     def __call__(self, pictures: Sequence[Picture]) -> View:
         """The view `(n, C, H, W)`, copy-major, with its targets and masks."""
@@ -86,13 +88,14 @@ class ViewMaker:
             targets["rotation"] = _stack(draws, "turns")
             images = augment.quarter_turns(images, targets["rotation"])
         clean = self.pixels.normalise(images)
-        corrupted = None if options.corrupt is None else self.pixels.normalise(self._corrupt(images, draws))
+        corrupted, touched = (None, None) if options.corrupt is None else self._corrupt(clean, draws)
         mask = None if options.mask is None else _stack(draws, "mask").flatten()
         hide = options.mask is not None and options.mask.hide
         return View(
             MODALITY,
             clean if corrupted is None else corrupted,
             clean=None if corrupted is None else clean,
+            corrupted=touched,
             copies=options.copies,
             masked=None if hide else mask,
             hidden=mask if hide else None,
@@ -118,7 +121,7 @@ class ViewMaker:
         )
 
     def _mix(
-        self, mix: Mix, images: Tensor, label: Tensor, draws: list[dict[str, Tensor]]
+        self, mix: Mix, images: Tensor, label: Tensor, draws: list[dict[str, Any]]
     ) -> tuple[Tensor, Tensor]:
         """Mixed pictures and soft labels `(n, K)`; what has no label stays as it is, with a row of zeros."""
         drawn = _stack(draws, "mix")
@@ -128,14 +131,13 @@ class ViewMaker:
         hard = one_hot(label.clamp(min=0), self.classes) * known[:, None].float()
         return images, kept[:, None] * hard + (1 - kept[:, None]) * hard[partner]
 
-    def _corrupt(self, images: Tensor, draws: list[dict[str, Tensor]]) -> Tensor:
-        corrupt = self.options.corrupt
-        assert corrupt is not None
-        noise, draw = _stack(draws, "noise").view_as(images), _stack(draws, "corrupt")
-        noisy = images + noise * corrupt.noise * draw[:, 5, None, None, None]
-        return augment.erase(noisy, noise.abs().clamp(max=1), draw[:, :5], corrupt.erase)
+    def _corrupt(self, clean: Tensor, draws: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Corrupted pictures, and which pixels were touched."""
+        drawn: list[Draw] = [draw["corrupt"] for draw in draws]
+        partner = partners(torch.stack([one.partner for one in drawn]), self.options.copies)
+        return corrupt(clean, clean[partner], drawn)
 
-    def _draw(self, pictures: Sequence[Picture]) -> list[dict[str, Tensor]]:
+    def _draw(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
         """The random numbers of every entry, copy-major; only those that the options need."""
         drawn = []
         for picture in pictures:
@@ -144,8 +146,9 @@ class ViewMaker:
             drawn.append([self._draw_one(random, channels) for _ in range(self.options.copies)])
         return [copies[c] for c in range(self.options.copies) for copies in drawn]
 
-    def _draw_one(self, random: torch.Generator, channels: int) -> dict[str, Tensor]:
-        options, draws = self.options, {}
+    def _draw_one(self, random: torch.Generator, channels: int) -> dict[str, Any]:
+        options = self.options
+        draws: dict[str, Any] = {}
         if options.crop is not None:
             draws["crop"] = torch.rand(augment.CROP_DRAWS, generator=random)
         if options.flip:
@@ -161,10 +164,9 @@ class ViewMaker:
         if options.rotate:
             draws["turns"] = torch.randint(4, (), generator=random)
         if options.corrupt is not None:
-            draws["corrupt"] = torch.rand(6, generator=random)
-            draws["noise"] = torch.randn(channels, *self.size, generator=random)
+            draws["corrupt"] = draw(options.corrupt, channels, self.size, random)
         if options.mask is not None:
-            draws["mask"] = random_patches(self.patches, options.mask.ratio, random)
+            draws["mask"] = draw_mask(options.mask, self.grid, random)
         return draws
 
     def _check(self) -> None:
@@ -179,7 +181,7 @@ class ViewMaker:
             raise UserError(
                 f"a view with rotate must be square, but {self.name!r} is {height}x{width} pixels"
             )
-        if mask is not None and not 0 < mask.ratio < 1:
+        if mask is not None and not 0 < limits(mask)[0] <= limits(mask)[1] < 1:
             raise UserError(
                 f"the mask ratio of view {self.name!r} must lie between 0 and 1, but is {mask.ratio}"
             )
@@ -191,14 +193,6 @@ def partners(draws: Tensor, copies: int) -> Tensor:
     own = torch.arange(len(draws))
     ahead = 1 + (draws * (samples - 1)).long()
     return own - own % samples + (own + ahead) % samples
-
-
-def random_patches(patches: int, ratio: float, random: torch.Generator) -> Tensor:
-    """`(L,)` bool, True for a random `ratio` of the patches: at least one, and never all."""
-    count = min(max(1, round(patches * ratio)), patches - 1)
-    mask = torch.zeros(patches, dtype=torch.bool)
-    mask[torch.randperm(patches, generator=random)[:count]] = True
-    return mask
 
 
 def _stack(draws: Sequence[dict[str, Any]], name: str) -> Tensor:
