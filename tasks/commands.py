@@ -143,6 +143,19 @@ def _manifest(options: Options, overrides: Overrides) -> None:
     manifest_command(roots, **options)
 
 
+def _import_weights(options: Options, overrides: Overrides) -> None:
+    from .weights.port import import_command
+
+    import_command(**options)
+
+
+def _export_weights(options: Options, overrides: Overrides) -> None:
+    run = folder(options.pop("run"))
+    from .weights.port import export_command
+
+    export_command(run, **options)
+
+
 def _configs(options: Options, overrides: Overrides) -> None:
     from .listing import list_configs, show_config
 
@@ -407,6 +420,37 @@ COMMANDS = (
         ),
         "triptych manifest recordings more/recordings --output manifest.csv",
         _manifest,
+    ),
+    Command(
+        "weights import",
+        "make a run of published weights",
+        (
+            Option(
+                "source",
+                "SOURCE",
+                "file, folder with config.json, timm:NAME or hf:NAME",
+                positional=True,
+                required=True,
+            ),
+            Option("output", "RUN", "run directory to write", required=True),
+            Option("family", "NAME", "whose names the weights bear (default: found by the names)"),
+            Option("part", "NAME", "of a checkpoint with several: teacher or student (default: the teacher)"),
+            Option("heads", "N", "of attention, where nothing says it", whole),
+            JSON,
+        ),
+        "triptych weights import dinov2_vits14_pretrain.pth --output runs/dinov2",
+        _import_weights,
+    ),
+    Command(
+        "weights export",
+        "write a run's weights under another project's names",
+        (
+            RUN,
+            Option("format", "NAME", "family to write: timm, dino, dinov2, hf-image ...", required=True),
+            Option("output", "FILE", "safetensors file to write", required=True),
+        ),
+        "triptych weights export --run runs/dino-1 --format timm --output dino.safetensors",
+        _export_weights,
     ),
     Command(
         "configs",

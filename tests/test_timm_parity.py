@@ -16,7 +16,10 @@ import timm
 import torch
 from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
-from triptych.backbones.encoder import BlockOptions, Encoder
+from triptych.backbones.encoder import Encoder
+from triptych.tasks.weights.port import built
+from triptych.tasks.weights.registry import family
+from triptych.tasks.weights.source import open_source
 from triptych.tokenizers.image import ImagePatches
 from triptych.tokenizers.tokens import concat
 from triptych.tokenizers.view import View
@@ -25,59 +28,25 @@ from .helpers import randomise
 
 SIZE = (24, 40)
 SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
-REGISTERS = ("class", "register0", "register1", "register2", "register3")
 SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 2 * 2.5}  # gate and value packed
-MODELS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], BlockOptions]] = {
-    "ViT": ("vit_tiny_patch16_224", {}, ("class",), BlockOptions()),
-    "DINO": ("vit_small_patch16_224.dino", {}, ("class",), BlockOptions()),
-    "no class token": (
-        "vit_tiny_patch16_224",
-        {"class_token": False, "global_pool": "avg"},
-        (),
-        BlockOptions(),
-    ),
-    "DINOv2": (
-        "vit_small_patch14_reg4_dinov2",
-        SWIGLU,
-        REGISTERS,
-        BlockOptions(layer_scale=1e-5, feedforward="swiglu"),
-    ),
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViT": ("vit_tiny_patch16_224", {}),
+    "DINO": ("vit_small_patch16_224.dino", {}),
+    "no class token": ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}),
+    "DINOv2": ("vit_small_patch14_reg4_dinov2", SWIGLU),
 }
 each_model = pytest.mark.parametrize("name", MODELS)
 
 
 def build(name: str, **shape: Any) -> tuple[nn.Module, ImagePatches, Encoder]:
     """timm's model, and our tokenizer and encoder with its weights."""
-    architecture, changes, prefix, options = MODELS[name]
+    architecture, changes = MODELS[name]
     settings = {"num_classes": 0, "fc_norm": False, "dynamic_img_size": True}
     theirs = timm.create_model(architecture, pretrained=False, **settings, **changes, **shape).eval()
     randomise(theirs, 1 / theirs.embed_dim**0.5)
-    (height, width), (patch, _) = theirs.patch_embed.img_size, theirs.patch_embed.patch_size
-    tokenizer, block = ImagePatches(patch, prefix), theirs.blocks[0]
-    tokenizer.build(theirs.embed_dim, {"channels": 3, "size": [height, width]})
-    ratio = block.mlp.fc2.in_features / theirs.embed_dim
-    encoder = Encoder(theirs.embed_dim, len(theirs.blocks), block.attn.num_heads, ratio, block=options)
-    transplant(theirs.state_dict(), tokenizer, encoder)
-    return theirs, tokenizer, encoder
-
-
-def transplant(state: dict[str, Tensor], tokenizer: ImagePatches, encoder: Encoder) -> None:
-    """Every weight of timm's has its place: blocks and norm by name, tokens and positions by meaning."""
-    position = state.pop("pos_embed")[0]
-    tokens = [state.pop(name)[0] for name in ("cls_token", "reg_token") if name in state]
-    patches = len(tokenizer.position_embedding)
-    if len(position) > patches:  # the class token's position comes first
-        tokens[0] = tokens[0] + position[:-patches]
-    tokenizer.load_state_dict(
-        {
-            "proj.weight": state.pop("patch_embed.proj.weight").flatten(1),
-            "proj.bias": state.pop("patch_embed.proj.bias"),
-            "position_embedding": position[-patches:],
-            "prefix_tokens": torch.cat([position[:0], *tokens]),
-            "mask_token": tokenizer.mask_token,  # ours alone
-        }
-    )
-    encoder.load_state_dict(state)
+    model, missing = built(family("timm").read(open_source(theirs)))
+    assert missing == ["tokenizers.image.mask_token"]
+    return theirs, model.tokenizers["image"], model.encoder
 
 
 def encode(tokenizer: ImagePatches, encoder: Encoder, *images: Tensor) -> list[Tensor]:

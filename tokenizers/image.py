@@ -26,6 +26,19 @@ from .view import View
 POSITION_STD = 1.0
 
 
+@dataclass
+class Resampling:
+    """How learnt positions are resampled, bicubically, for images of another size.
+
+    Attributes:
+        antialias: True in timm and in DINOv2 with registers; False in DINO, DINOv2 and Hugging Face's ViT.
+        offset: added to the new rows and columns before the scale is taken: .1 in DINO and DINOv2.
+    """
+
+    antialias: bool = True
+    offset: float = 0.0
+
+
 @dataclass(frozen=True)
 class Patches(Embedded):
     """Embedded patches of images of one size, which know their grid (rows, columns)."""
@@ -47,6 +60,7 @@ class ImagePatches(Tokenizer):
         overlap: O, pixels beyond each side of a patch that its projection reads too (Wang et al. 2022,
             PVTv2); beyond the picture its border is repeated. Patches that are masked or hidden need 0,
             for their neighbours would see into them.
+        resampling: of learnt positions, for images of another size.
     """
 
     def __init__(
@@ -55,11 +69,12 @@ class ImagePatches(Tokenizer):
         prefix: Sequence[str] = ("class",),
         positions: Literal["learned", "sincos", "none"] = "learned",
         overlap: int = 0,
+        resampling: Resampling | None = None,
     ) -> None:
         super().__init__(prefix)
         self.overlap = overlap
         self.patch = (patch, patch) if isinstance(patch, int) else (patch[0], patch[1])
-        self.positions = positions
+        self.positions, self.resampling = positions, resampling or Resampling()
 
     def setup(self, data: Mapping[str, Any]) -> None:
         """Make the projection for the data's `channels`, and positions for its `size` (H, W) in pixels."""
@@ -111,13 +126,17 @@ class ImagePatches(Tokenizer):
         return (embedded.values.view(-1, *grid.shape) + grid).flatten(0, 1)
 
     def position_grid(self, rows: int, columns: int) -> Tensor:
-        """Positions `(R * Q, D)` of a grid; learnt ones are resampled as in timm (bicubic, antialiased)."""
+        """Positions `(R * Q, D)` of a grid; learnt ones are resampled if it is not the data's."""
         if self.positions == "sincos":
             return sincos(_positions(1, rows, columns, self.proj.weight.device), self.width)
         if (rows, columns) == self.grid:
             return self.position_embedding
         learned = self.position_embedding.T.reshape(1, self.width, *self.grid)
-        resampled = F.interpolate(learned, (rows, columns), mode="bicubic", antialias=True)
+        how, scale = self.resampling, None
+        if how.offset:
+            scale = [(new + how.offset) / old for new, old in zip((rows, columns), self.grid, strict=True)]
+        size = (rows, columns) if scale is None else None
+        resampled = F.interpolate(learned, size, scale, mode="bicubic", antialias=how.antialias)
         return resampled.flatten(2)[0].T
 
     def num_tokens(self, shape: Sequence[int]) -> int:

@@ -1,0 +1,136 @@
+"""`triptych weights import` and `triptych weights export`: published weights into a run, and out of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...tokenizers.errors import UserError
+from ..build import build_model
+from ..model import Model
+from ..run import Run, load, save, write_json
+from ..yaml12 import dump
+from .family import Carried
+from .names import State
+from .registry import family, recognise
+from .report import Report
+from .source import open_source
+
+#: The view that an imported model is built with, as data modules call theirs.
+VIEW = "train"
+DATA = {
+    "image": "triptych.tasks.vision.data.Images",
+    "audio": "triptych.tasks.speech.data.Audio",
+    "series": "triptych.tasks.series.data.Tables",
+}
+
+
+def import_weights(
+    source: str | Path | nn.Module,
+    output: str | Path,
+    name: str | None = None,
+    part: str | None = None,
+    heads: int | None = None,
+) -> tuple[Run, Report]:
+    """Make a run directory of published weights.
+
+    Args:
+        source: as `open_source` takes it.
+        output: the run directory to write.
+        name: of the family; by the names of the weights unless given.
+        part: of a checkpoint with several.
+        heads: of attention, where nothing says it.
+
+    Raises:
+        UserError: no weight matches, the family is not known, or the directory holds a run already.
+    """
+    directory = Path(output)
+    if (directory / "config.yaml").exists():
+        raise UserError(f"{str(output)!r} holds a run already; name another --output")
+    found = open_source(source, part, heads)
+    kind = recognise(found) if name is None else family(name)
+    carried = kind.read(found)
+    model, missing = built(carried)
+    matched = sorted(carried.weights)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model": carried.model,
+        "data": {"class_path": DATA[carried.modality], "init_args": carried.reading},
+    }
+    save(model, config, directory)
+    (directory / "config.yaml").write_text(dump(config), encoding="utf-8")
+    return load(directory), Report(found.name, kind.name, matched, missing, carried.unexpected, carried.aside)
+
+
+def built(carried: Carried) -> tuple[Model, list[str]]:
+    """The model with its weights, and the names of those that start fresh.
+
+    Raises:
+        UserError: no weight matches, or one has another shape than the model's.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(carried.model, "the imported weights")
+        model.build({VIEW: carried.modality}, {carried.modality: carried.facts})
+    ours = model.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in carried.weights.items()}
+    wrong = [name for name, shape in shapes.items() if name not in ours or tuple(ours[name].shape) != shape]
+    if wrong or not shapes:
+        first = wrong[0] if wrong else "all"
+        expected = tuple(ours[first].shape) if first in ours else "no such weight"
+        raise UserError(f"the weight {first!r} must be {expected}, but is {shapes.get(first, 'missing')}")
+    model.load_state_dict({name: tensor.float() for name, tensor in carried.weights.items()}, strict=False)
+    return model.eval(), sorted(ours.keys() - shapes.keys())
+
+
+def export_weights(run: Run, name: str) -> State:
+    """The weights of a run under a family's names, of the branch that later commands use.
+
+    Raises:
+        UserError: there is no such format, or it has no name for a part of the model.
+    """
+    kind = family(name)
+    if kind.write is None:
+        raise UserError(f"weights of the family {name!r} can be imported, but not exported")
+    return {
+        key: tensor.contiguous().clone() for key, tensor in kind.write(branch(run.model), run.model).items()
+    }
+
+
+def branch(model: Model) -> State:
+    """Weights of the branch that later commands use, under the student's names, and of the objectives."""
+    stem = "teacher." if model.evaluate_with == "teacher" else ""
+    state: Mapping[str, Tensor] = model.state_dict()
+    taken = {
+        name.removeprefix(stem): t
+        for name, t in state.items()
+        if name.startswith((f"{stem}tokenizers.", f"{stem}encoder."))
+    }
+    return taken | {name: tensor for name, tensor in state.items() if name.startswith("objective.")}
+
+
+def import_command(
+    source: str,
+    output: str,
+    family: str | None = None,
+    part: str | None = None,
+    heads: int | None = None,
+    json: str | None = None,
+) -> None:
+    """Import, and say what became of every weight."""
+    run, report = import_weights(source, output, family, part, heads)
+    print("\n".join([*report.lines(), f"the run is in {run.directory}"]))
+    if json is not None:
+        write_json(Path(json), report.plain())
+
+
+def export_command(run: str, format: str, output: str) -> None:
+    """Write a safetensors file."""
+    from safetensors.torch import save_file
+
+    state = export_weights(load(run), format)
+    save_file(state, Path(output))
+    print(f"{len(state)} weights under the names of {format} in {output}")
