@@ -34,7 +34,7 @@ def interval(right: Tensor) -> tuple[float, float]:
     Args:
         right: `(S, N)` bool, which samples each seed told rightly.
     """
-    from scipy.stats import t  # type: ignore[import-untyped]
+    from scipy.stats import t
 
     seeds, samples = right.shape
     each = right.double().mean(1)

@@ -123,7 +123,7 @@ def mix(
         draws: `(n, MIX_DRAWS)`.
         allowed: `(n,)` bool; the others stay as they are.
     """
-    from scipy.special import betaincinv  # type: ignore[import-untyped]
+    from scipy.special import betaincinv
 
     chosen, kind, level, down, right = draws.unbind(1)
     odds = 0.0 if not options.cutmix else 0.5 if options.mixup else 1.0

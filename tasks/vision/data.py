@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -20,10 +19,11 @@ from ...tokenizers.errors import UserError
 from ...tokenizers.image import ImagePatches
 from ...tokenizers.view import Batch
 from ..data import PLAIN, Data, Split
+from .find import find
 from .options import ImageView
 from .pixels import Pixels
-from .read import UNREADABLE, check, is_grey, read_image, size_of
-from .sources import Source, find
+from .read import UNREADABLE, File, check, is_grey, read_image, size_of
+from .sources import Source
 from .views import MODALITY, Picture, ViewMaker
 
 LOG = logging.getLogger("triptych")
@@ -40,11 +40,12 @@ class Images(Data):
 
     Args:
         path: `digits`; a folder of class folders or of images, with or without `train`, `val` and
-            `test` above them; a CSV or Parquet table with a column `path`; an `.npz`.
+            `test` above them; CIFAR, Tiny-ImageNet, Pets, Flowers or ImageNet as published; a CSV or
+            Parquet table with a column `path`; an `.npz`; WebDataset's `.tar` or a folder of them.
         views: what training batches hold, by name.
         size: pixels a side, or (height, width), of what the model reads; None takes the images'
             own, if they have one.
-        channels: 1 (grey) or 3 (RGB); None looks at the images.
+        channels: 1 (grey), 3 (RGB), or as many as an `.npz` has; None looks at the images.
         fold: of the digits: which fifth to test on, 0 to 4.
         pixels: how pictures are scaled and normalised; None does as the weights it starts from were
             trained, or takes a mean and deviation of .5.
@@ -189,7 +190,7 @@ class ImageSamples:
         number = {name: index for index, name in enumerate(classes)}
         self.labels = [UNLABELLED if (name := source.labels[i]) is None else number[name] for i in chosen]
         self.channels, self.makers = channels, makers
-        self.broken: set[Path] = set()
+        self.broken: set[File] = set()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -201,7 +202,7 @@ class ImageSamples:
             at = (index + other) % len(self)
             image = self.images[at]
             if isinstance(image, Tensor):
-                return Picture(image.expand(self.channels, -1, -1), self.labels[at], index, epoch)
+                return Picture(self._in_memory(image), self.labels[at], index, epoch)
             try:
                 return Picture(read_image(image, self.channels), self.labels[at], index, epoch)
             except UNREADABLE as error:
@@ -209,6 +210,12 @@ class ImageSamples:
                     LOG.warning(f"cannot read {image}: {error}; another image stands in for it")
                     self.broken.add(image)
         raise UserError("none of the images can be read any more")
+
+    def _in_memory(self, image: Tensor) -> Tensor:
+        if len(image) not in (1, self.channels):
+            raise UserError(f"the images must have {self.channels} channels, but one has {len(image)}")
+        fractions = image if image.is_floating_point() else image / 255
+        return fractions.expand(self.channels, -1, -1)
 
     def collate(self, items: Sequence[Picture]) -> Batch:
         """All views of a batch."""
@@ -221,7 +228,7 @@ def readable(source: Source, path: str, limit: float) -> Source:
     Raises:
         UserError: more than `limit` of them cannot be read.
     """
-    files = [(i, image) for i, image in enumerate(source.images) if isinstance(image, Path)]
+    files = [(i, image) for i, image in enumerate(source.images) if not isinstance(image, Tensor)]
     with ThreadPoolExecutor() as pool:
         faults = pool.map(partial(check, thorough=len(files) <= DECODED), [file for _, file in files])
     bad = {i: fault for (i, _), fault in zip(files, faults, strict=True) if fault is not None}
@@ -239,13 +246,14 @@ def readable(source: Source, path: str, limit: float) -> Source:
     return source.without(set(bad))
 
 
-def _channels(images: Sequence[Tensor | Path]) -> int:
-    """1 if all of a hundred images, spread evenly, are grey, else 3."""
-    grey = all(len(image) == 1 if isinstance(image, Tensor) else is_grey(image) for image in _some(images))
-    return 1 if grey else 3
+def _channels(images: Sequence[Tensor | File]) -> int:
+    """The most that any of a hundred images, spread evenly, has; colours count as 3."""
+    return max(
+        len(image) if isinstance(image, Tensor) else 1 if is_grey(image) else 3 for image in _some(images)
+    )
 
 
-def _common_size(images: Sequence[Tensor | Path], path: str) -> tuple[int, int]:
+def _common_size(images: Sequence[Tensor | File], path: str) -> tuple[int, int]:
     """(H, W) that a hundred images, spread evenly, share."""
     some = _some(images)
     sizes = {
@@ -259,5 +267,5 @@ def _common_size(images: Sequence[Tensor | Path], path: str) -> tuple[int, int]:
     )
 
 
-def _some(images: Sequence[Tensor | Path], count: int = 100) -> Sequence[Tensor | Path]:
+def _some(images: Sequence[Tensor | File], count: int = 100) -> Sequence[Tensor | File]:
     return images[:: max(1, len(images) // count)]

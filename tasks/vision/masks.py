@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as T
 from ...tokenizers.errors import UserError
 from ..data import Split
 from .data import Images
-from .read import SUFFIXES
+from .read import SUFFIXES, File, opened
 
 #: VOC's label of pixels that do not count (borders, what is hard to tell).
 VOID = 255
@@ -95,11 +95,11 @@ def fit_mask(mask: Tensor, size: tuple[int, int], cover: float = 1.0) -> Tensor:
     return T.center_crop(resized, list(size))[0]
 
 
-def _alpha(image: Tensor | Path) -> Tensor | None:
+def _alpha(image: Tensor | File) -> Tensor | None:
     if isinstance(image, Tensor):
         raise UserError("masks from the alpha channel need image files, but the images are arrays")
-    with Image.open(image) as opened:
-        upright = ImageOps.exif_transpose(opened)
+    with opened(image) as picture:
+        upright = ImageOps.exif_transpose(picture)
         if "A" not in upright.getbands() and "transparency" not in upright.info:
             return None
         opacity = np.array(upright.convert("RGBA").getchannel("A"))

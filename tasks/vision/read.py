@@ -5,8 +5,11 @@ Shapes: C channels, H x W pixels.
 
 from __future__ import annotations
 
+import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +28,33 @@ DEEP = {"I": 65535.0, "I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I;16
 """Modes of more than 8 bits a pixel, and what counts as white in them."""
 
 
-def read_image(path: Path, channels: int) -> Tensor:
+@dataclass(frozen=True)
+class Packed:
+    """An image file inside an uncompressed archive: `size` bytes from `offset` on."""
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive.name}/{self.name}"
+
+
+#: A file of its own, or one in an archive.
+File: TypeAlias = Path | Packed
+
+
+def opened(file: File) -> Image.Image:
+    """The image, of which only the header has been read."""
+    if isinstance(file, Path):
+        return Image.open(file)
+    with file.archive.open("rb") as archive:
+        archive.seek(file.offset)
+        return Image.open(io.BytesIO(archive.read(file.size)))
+
+
+def read_image(path: File, channels: int) -> Tensor:
     """Pixels `(C, H, W)` between 0 and 1, upright as EXIF says, with 1 (grey) or 3 (RGB) channels.
 
     Palettes and CMYK become RGB; 16-bit grey keeps its depth; what is transparent lies on black.
@@ -35,7 +64,7 @@ def read_image(path: Path, channels: int) -> Tensor:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata do not make a picture unreadable
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
             return pixels(upright, channels)
@@ -53,27 +82,27 @@ def pixels(image: Image.Image, channels: int) -> Tensor:
     return torch.from_numpy(values).reshape(*values.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 
-def is_grey(path: Path) -> bool:
+def is_grey(path: File) -> bool:
     """Whether a file's header says that it has no colour."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         return image.mode in DEEP or image.mode in ("1", "L", "LA", "La")
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def size_of(path: File) -> tuple[int, int]:
     """(H, W) in pixels, upright."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         width, height = image.size
         turned = image.getexif().get(ORIENTATION, 1) >= 5
     return (width, height) if turned else (height, width)
 
 
-def check(path: Path, thorough: bool) -> str | None:
+def check(path: File, thorough: bool) -> str | None:
     """What is wrong with an image file, or None: decoded whole if `thorough`, else its header alone."""
     try:
         if thorough:
             read_image(path, 1)
         else:
-            with Image.open(path):
+            with opened(path):
                 pass
     except UNREADABLE as error:
         return str(error).split(": '")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where images come from: the bundled digits, an `.npz` file, a table of paths, or a folder.
+"""Images as people keep them: the bundled digits, an `.npz` file, a table of paths, or a folder.
 
 Shapes: m images, C channels, H x W pixels.
 """
@@ -6,7 +6,7 @@ Shapes: m images, C channels, H x W pixels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from ...tokenizers.errors import UserError
-from .read import SUFFIXES
+from .read import SUFFIXES, File
 
-#: Names the bundled data set goes by instead of a path.
-DIGITS = "digits"
 SPLITS = ("train", "val", "test")
 
 
@@ -29,15 +27,17 @@ class Source:
 
     Attributes:
         names: what each is called: a path relative to the data, or a number.
-        images: `(C, H, W)` tensors between 0 and 1, or files.
+        images: `(C, H, W)` tensors, fractions between 0 and 1 or whole numbers to 255, or files.
         labels: name of each one's class, or None.
         splits: which part each belongs to.
+        accepted: names of all classes that are right for each, where several may be (ReaL labels), or None.
     """
 
     names: list[str]
-    images: Sequence[Tensor | Path]
-    labels: list[str | None]
+    images: Sequence[Tensor | File]
+    labels: Sequence[str | None]
     splits: list[str]
+    accepted: Sequence[frozenset[str] | None] | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -49,33 +49,13 @@ class Source:
 
     def without(self, indices: set[int]) -> Source:
         """The same without some of its images."""
-        columns: list[Any] = [self.names, self.images, self.labels, self.splits]
-        return Source(*([x for i, x in enumerate(column) if i not in indices] for column in columns))
+        keep = [i for i in range(len(self.names)) if i not in indices]
 
+        def kept(column: Sequence[Any]) -> list[Any]:
+            return [column[i] for i in keep]
 
-def find(path: str, fold: int) -> Source:
-    """The images at `path`: `digits`, an `.npz`, a `.csv` or `.parquet` table, or a folder.
-
-    Args:
-        path: as in the config.
-        fold: which fifth of the digits is the test part.
-
-    Raises:
-        UserError: there is nothing there, or it cannot be read as images.
-    """
-    if path == DIGITS:
-        return digits(fold)
-    where = Path(path).expanduser()
-    if where.is_dir():
-        return folder(where)
-    if not where.exists():
-        raise UserError(f"no folder or file of images at {path!r}")
-    readers: dict[str, Callable[[Path], Source]] = {".npz": arrays, ".csv": table, ".parquet": table}
-    if where.suffix.lower() not in readers:
-        raise UserError(
-            f"images must be a folder, a .csv, .parquet or .npz file, or 'digits', but path is {path!r}"
-        )
-    return readers[where.suffix.lower()](where)
+        accepted = None if self.accepted is None else kept(self.accepted)
+        return Source(kept(self.names), kept(self.images), kept(self.labels), kept(self.splits), accepted)
 
 
 def digits(fold: int) -> Source:
@@ -172,9 +152,9 @@ def arrays(path: Path) -> Source:
 
 
 def _between_0_and_1(values: np.ndarray, name: str) -> Tensor:
-    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] not in (1, 3)):
+    if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[3] > min(values.shape[1:3])):
         raise UserError(
-            f"{name} must be (images, height, width) or with 1 or 3 channels last, but is {values.shape}"
+            f"{name} must be (images, height, width) or with the channels last, but is {values.shape}"
         )
     if values.dtype.kind in "iub":
         white = (
