@@ -57,6 +57,21 @@ def test_frozen_features_beside_untrained_ones_and_pixels(tmp_path: Path) -> Non
     assert all(0 <= row.value <= 1 for row in rows.values()) and len(rows) == 7
 
 
+def test_features_are_named_by_the_tokens_there_are() -> None:
+    assert panel.pools(["class", "register0"]) == {
+        "class token": "class",
+        "mean of patches": "mean",
+        "both": "class+mean",
+    }
+    assert list(panel.pools(["rotation", "contrastive"])) == [
+        "rotation token",
+        "contrastive token",
+        "mean of patches",
+        "all",
+    ]
+    assert panel.pools([]) == {"mean of patches": "mean"}
+
+
 def test_attention_without_queries_is_even(tmp_path: Path) -> None:
     run = untrained("vision/vit", tmp_path)
     view = View("image", torch.randn(3, 1, 8, 12))

@@ -5,6 +5,7 @@ Shapes: B samples, D feature width, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,18 +13,17 @@ from torch import Tensor
 
 from ...objectives.classification import Classification
 from ...tokenizers.errors import UserError
+from ...tokenizers.image import ImagePatches
 from ..evaluation.intervals import wilson
 from ..features import Features, features, knn_predict
 from ..panel import Row
 from ..run import Run
+from .views import MODALITY
 
 #: Chosen before any test part was looked at: DINO's protocol (Caron et al. 2021).
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 KNN = f"kNN accuracy (k={NEIGHBOURS}, T={TEMPERATURE})"
 ACCURACY = "accuracy"
-
-#: Features that are compared; the first is the headline.
-POOLS = {"class token": "class", "mean of patches": "mean", "both": "class+mean"}
 
 #: How wide the tuned SVM searches.
 SVM_GRID = {"C": [1.0, 3.0, 10.0, 30.0], "gamma": [0.25, 0.5, 1.0, 2.0, 4.0]}
@@ -63,10 +63,12 @@ def _supervised(run: Run, train: Features, test: Features) -> list[Row]:
 
 
 def _frozen(run: Run) -> list[Row]:
-    """Nearest neighbours on three kinds of features of the run and of an untrained encoder, and on pixels."""
+    """Nearest neighbours on each kind of features of the run and of an untrained encoder, and on pixels."""
     data, rows, untrained = run.data(), [], run.untrained()
+    tokenizer = run.model.tokenizers[MODALITY]
+    assert isinstance(tokenizer, ImagePatches)
     for system, model in (("this run", run.model), ("untrained encoder", untrained)):
-        for kind, pool in POOLS.items():
+        for kind, pool in pools(tokenizer.prefix).items():
             train, test = (
                 features(model, data.plain(part), pool=pool).labelled() for part in ("train", "test")
             )
@@ -76,6 +78,15 @@ def _frozen(run: Run) -> list[Row]:
         predicted = knn_predict(train.raw, train.label, test.raw, NEIGHBOURS, TEMPERATURE)
         rows.append(row("raw pixels", KNN, predicted, test.label))
     return rows
+
+
+def pools(prefix: Sequence[str]) -> dict[str, str]:
+    """Features that are compared, the headline first: each token's, the patches' mean, and all together."""
+    names = [name for name in prefix if not name.startswith("register")]
+    if not names:
+        return {"mean of patches": "mean"}
+    single = {f"{name} token": name for name in names} | {"mean of patches": "mean"}
+    return single | {"both" if len(names) == 1 else "all": "+".join((*names, "mean"))}
 
 
 def row(system: str, metric: str, predicted: Tensor, label: Tensor, baseline: bool = True) -> Row:
