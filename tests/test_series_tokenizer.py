@@ -3,21 +3,24 @@
 Axes: n = 2 entries, C = 3 channels, T = 29 steps, P = 5, D = 11 (or 12 with sincos).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 from triptych.backbones.encoder import Encoder
 from triptych.tokenizers.errors import UserError
-from triptych.tokenizers.series import SeriesWindows, invert, normalise, statistics
+from triptych.tokenizers.series import SeriesWindows, invert, latest, normalise, statistics
 from triptych.tokenizers.tokens import concat
 from triptych.tokenizers.view import View
 
 C, T, P, D = 3, 29, 5, 12
 
 
-def built(context: int = T, **options: object) -> SeriesWindows:
+def built(context: int = T, names: Sequence[str] = (), **options: object) -> SeriesWindows:
     tokenizer = SeriesWindows(**({"patch": P, "stride": 2} | options))  # type: ignore[arg-type]
-    tokenizer.build(D, {"context": context})
+    tokenizer.build(D, {"context": context, "names": names})
     return tokenizer
 
 
@@ -95,7 +98,7 @@ def test_statistics_and_tokens_ignore_what_is_missing() -> None:
 
 
 def test_the_mask_tells_a_missing_value_from_one_at_the_mean() -> None:
-    tokenizer = built(normalise=False)
+    tokenizer = built(normalise="none")
     data = torch.zeros(1, 1, T)
     observed = torch.ones(1, 1, T, dtype=torch.bool)
     observed[..., 3] = False
@@ -172,3 +175,35 @@ def test_short_series_and_wrong_strides_are_refused_in_one_sentence() -> None:
         built()(View("series", torch.randn(1, 1, 4)))
     with pytest.raises(UserError, match="between 1 and their length 5, but is 6"):
         SeriesWindows(5, 6)
+
+
+def test_taking_the_last_observed_value_away_gives_the_series_back() -> None:
+    data, observed = torch.randn(3, T), torch.rand(3, T) < 0.5
+    observed[:, 0] = True
+    observed[2] = False
+    stats = latest(data, observed)
+    for row in range(2):
+        assert stats.mean[row, 0] == data[row][observed[row]][-1]
+    assert stats.mean[2, 0] == 0 and (stats.scale == 1).all()
+    torch.testing.assert_close(invert(normalise(data, stats), stats), data)
+
+
+@pytest.mark.parametrize("how", ["instance", "last"])
+def test_only_with_level_do_tokens_tell_series_apart_that_differ_by_it(how: str) -> None:
+    data = torch.randn(1, C, T)
+    for level in (False, True):
+        tokenizer = built(normalise=how, level=level)
+        one, other = (tokenizer(View("series", data + shift)).values for shift in (0.0, 3.0))
+        assert torch.allclose(one, other, atol=1e-5) is not level
+
+
+def test_known_series_add_their_vector_and_others_none() -> None:
+    tokenizer = built(known=True, names=["a", "b", "c"])
+    data = torch.randn(1, 2, T)
+    plain = tokenizer(View("series", data)).values
+    view = View("series", data, targets={"name": torch.tensor([[2, -1]])})
+    first, second = tokenizer(view).values.sub(plain).chunk(2)
+    torch.testing.assert_close(first, tokenizer.names[2].expand_as(first))
+    assert (second == 0).all()
+    masked = replace(view, masked=torch.ones(len(plain), dtype=torch.bool))
+    assert not torch.equal(*tokenizer(masked).values.chunk(2))  # a masked window still says whose it is

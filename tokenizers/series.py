@@ -40,7 +40,11 @@ class SeriesWindows(Tokenizer):
         end: `repeat` appends `stride` copies of the last value (PatchTST's padding), so that the
             last window reaches past the end; `align` lets the last window end with the series
             and leaves out the oldest remainder.
-        normalise: whether each sequence is normalised by its mean and deviation.
+        normalise: `instance` takes each sequence's mean away and divides by its deviation; `last`
+            takes its last observed value away; `none` leaves it in the units of the data.
+        level: whether each window also reads what was taken away, in the units of the data.
+        known: whether every series that was trained on adds a learned vector of its own. Others,
+            and views without the target `name`, go without.
         positions: `learned`, `sincos`, or `none` (for rotary attention). They count back from
             the end of the series, so that the latest window keeps its position in a shorter
             context; in a context longer than in training, the oldest learned one is repeated.
@@ -52,7 +56,9 @@ class SeriesWindows(Tokenizer):
         patch: int = 16,
         stride: int = 8,
         end: Literal["repeat", "align"] = "repeat",
-        normalise: bool = True,
+        normalise: Literal["instance", "last", "none"] = "instance",
+        level: bool = False,
+        known: bool = False,
         positions: Literal["learned", "sincos", "none"] = "learned",
         prefix: Sequence[str] = (),
     ) -> None:
@@ -62,17 +68,19 @@ class SeriesWindows(Tokenizer):
                 f"the stride of windows must lie between 1 and their length {patch}, but is {stride}"
             )
         self.patch, self.stride, self.end = patch, stride, end
-        self.normalise, self.positions = normalise, positions
+        self.normalise, self.level, self.known, self.positions = normalise, level, known, positions
         self.source_dim = patch
 
     def setup(self, data: Mapping[str, Any]) -> None:
         """Make the linear map, and learned positions for the data's `context` (steps)."""
         self.length = self.num_tokens((1, data["context"]))
-        self.project = nn.Linear(2 * self.patch, self.width)
+        self.project = nn.Linear(2 * self.patch + 2 * self.level, self.width)
         nn.init.xavier_uniform_(self.project.weight)
         nn.init.zeros_(self.project.bias)
         if self.positions == "learned":
             self.position = nn.Parameter(torch.empty(self.length, self.width).normal_(std=POSITION_STD))
+        if self.known:
+            self.names = nn.Parameter(torch.empty(len(data["names"]), self.width).normal_(std=POSITION_STD))
 
     def embed(self, view: View) -> Embedded:
         """Windows of every sequence, packed.
@@ -89,31 +97,37 @@ class SeriesWindows(Tokenizer):
         time = torch.cat([torch.arange(part.seen.shape[1]).repeat(len(part.seen)) for part in parts])
         time = time.to(seen.device)
         channels = [len(entry) for entry in view.data]
+        stats = Stats(torch.cat([p.stats.mean for p in parts]), torch.cat([p.stats.scale for p in parts]))
+        inputs = [seen, observed.to(seen.dtype)]
+        if self.level:  # on a scale on which a series of any size stays small
+            level = torch.cat([stats.mean.asinh(), stats.scale.log()], dim=1)
+            inputs.append(level.repeat_interleave(torch.tensor(lengths, device=level.device), dim=0))
+        name = view.targets.get("name") if self.known else None
         return Embedded(
-            values=self.project(torch.cat([seen, observed.to(seen.dtype)], dim=1)),
+            values=self.project(torch.cat(inputs, dim=1)),
             lengths=lengths,
             position=torch.stack([time, torch.zeros_like(time), torch.zeros_like(time)], dim=1),
             sample=tuple(entry for entry, count in enumerate(channels) for _ in range(count)),
             channel=tuple(channel for count in channels for channel in range(count)),
             source=source,
             observed=observed,
-            stats=Stats(
-                torch.cat([part.stats.mean for part in parts]),
-                torch.cat([part.stats.scale for part in parts]),
-            ),
+            stats=stats,
+            name=None if name is None else name.flatten(),
         )
 
     def place(self, embedded: Embedded) -> Tensor:
-        """Add positions counted back from the end of each sequence."""
+        """Add positions counted back from the end of each sequence, and the vectors of known ones."""
+        values, lengths = embedded.values, torch.tensor(embedded.lengths)
+        owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(values.device)
+        if embedded.name is not None:
+            vectors = torch.where(embedded.name.unsqueeze(1) < 0, 0.0, self.names[embedded.name.clamp(min=0)])
+            values = values + vectors[owner]
         if self.positions == "none":
-            return embedded.values
-        lengths = torch.tensor(embedded.lengths)
-        ends = lengths.repeat_interleave(lengths).to(embedded.position.device)
-        age = ends - 1 - embedded.position[:, 0]
+            return values
+        age = lengths.to(values.device)[owner] - 1 - embedded.position[:, 0]
         if self.positions == "sincos":
-            back = F.pad(age.unsqueeze(1), (0, 2))
-            return embedded.values + sincos(back, self.width).to(embedded.values.dtype)
-        return embedded.values + self.position[(len(self.position) - 1 - age).clamp(min=0)]
+            return values + sincos(F.pad(age.unsqueeze(1), (0, 2)), self.width).to(values.dtype)
+        return values + self.position[(len(self.position) - 1 - age).clamp(min=0)]
 
     def num_tokens(self, shape: Sequence[int]) -> int:
         """Windows in all channels of a series of shape `(C, T)`."""
@@ -127,7 +141,7 @@ class SeriesWindows(Tokenizer):
 
     def _windows(self, data: Tensor, clean: Tensor, observed: Tensor) -> _Windows:
         """Normalised windows of sequences of one length; all three are `(N, T)`."""
-        stats = statistics(data, observed) if self.normalise else _unchanged(data)
+        stats = STATISTICS[self.normalise](data, observed)
         seen, source = (torch.where(observed, normalise(column, stats), 0.0) for column in (data, clean))
         return _Windows(self._cut(seen), self._cut(source), self._cut(observed), stats)
 
@@ -174,8 +188,20 @@ def invert(values: Tensor, stats: Stats) -> Tensor:
     return values * stats.scale.view(shape) + stats.mean.view(shape)
 
 
-def _unchanged(series: Tensor) -> Stats:
+def latest(series: Tensor, observed: Tensor) -> Stats:
+    """The last observed value of `series` `(N, T)` as its mean, and deviation 1; both `(N, 1)`."""
+    place = torch.arange(1, series.shape[1] + 1, device=series.device)
+    last = torch.where(observed, place, 0).argmax(1, keepdim=True)
+    value = torch.where(observed, series, 0.0).gather(1, last)
+    return Stats(value, torch.ones_like(value))
+
+
+def unchanged(series: Tensor, observed: Tensor) -> Stats:
+    """Mean 0 and deviation 1, `(N, 1)`: nothing is taken away."""
     return Stats(series.new_zeros(len(series), 1), series.new_ones(len(series), 1))
+
+
+STATISTICS = {"instance": statistics, "last": latest, "none": unchanged}
 
 
 def _equal_lengths(view: View) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

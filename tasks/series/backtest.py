@@ -101,7 +101,7 @@ def backtest(
 
 def _forecasts(run: Run, table: Table, where: Plan) -> np.ndarray:
     """The run's quantiles `(n, C, H, Q)` at every origin."""
-    contexts = Contexts(run.model, table, settings(run).get("gaps") == "forward", forecaster(run.model).own)
+    contexts = Contexts(run.model, table, settings(run).get("gaps") == "forward")
     contexts.check(where.origins.series, where.origins.rows)
     return forecast_at(run.model, contexts, where.origins.series, where.origins.rows, where.horizon)
 

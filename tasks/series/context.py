@@ -51,17 +51,16 @@ class Contexts:
         model: with one objective that forecasts.
         table: what it reads.
         fill: whether gaps are filled forward and read as observed, as in training.
-        own: whether the model has a map of its own for each series it was trained on.
     """
 
-    def __init__(self, model: Model, table: Table, fill: bool, own: bool) -> None:
+    def __init__(self, model: Model, table: Table, fill: bool) -> None:
         assert model.spec is not None
         facts: Mapping[str, Any] = model.spec.data["series"]
         self.table, self.length, self.together = table, int(facts["context"]), bool(facts.get("together"))
         self.patch = int(getattr(model.tokenizers["series"], "patch", 1))
         self.filled, known = fill_forward(table.values, table.starts, table.lengths)
         self.seen = known if fill else ~np.isnan(table.values)
-        self.names, self.mean, self.scale = _known(table, facts, own)
+        self.names, self.mean, self.scale = _known(table, facts, _reads_levels(model))
 
     def at(self, series: np.ndarray, rows: np.ndarray) -> Context:
         """The context before each origin.
@@ -106,12 +105,19 @@ class Contexts:
                 )
 
 
-def _known(table: Table, facts: Mapping[str, Any], own: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _reads_levels(model: Model) -> bool:
+    """Whether a model tells levels or series apart, so that those it knows must be scaled as in training."""
+    tokenizer: Any = model.tokenizers["series"]
+    own = any(getattr(member, "own", False) for _, member in model.objective)
+    return own or tokenizer.known or tokenizer.level or tokenizer.normalise != "instance"
+
+
+def _known(table: Table, facts: Mapping[str, Any], levels: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Places among the names a model was trained on (-1 for others), mean and deviation (NaN for others).
 
-    All three are `(E, C)`. A model without maps of its `own` for each series knows none.
+    All three are `(E, C)`. A model that reads no levels needs to know none.
     """
-    known = facts if own else {"names": [], "mean": [], "scale": []}
+    known = facts if levels else {"names": [], "mean": [], "scale": []}
     places = {name: place for place, name in enumerate(known["names"])}
     names = np.array([places.get(name, -1) for name in table.names])
     shape = (len(table.ids), len(table.channels))

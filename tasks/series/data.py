@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...tokenizers.errors import UserError
-from ..data import PLAIN, Data, Split
+from ..data import PLAIN, Data, Samples, Split
 from .table import NYC_WEATHER, Columns, Table, read_table
+from .views import MODALITY, SeriesView, Viewed, makers
 from .windows import SPLIT, Span, Windows, split_spans, window_origins
 
 
@@ -41,6 +42,8 @@ class Tables(Data):
         stride: rows between the training windows of one series.
         split: shares of each series' rows that train, validate and test; or three numbers of rows,
             counted from its first one (ETT's hourly benchmark: 8640, 2880, 2880).
+        views: what training batches hold, by name: crops, noise and masks of the context. None gives
+            the view `train`, the context as it is.
         batch_size: samples a training step.
         workers: processes that load.
         seed: of the order of windows.
@@ -59,6 +62,7 @@ class Tables(Data):
         together: bool = False,
         stride: int = 1,
         split: tuple[float, float, float] = SPLIT,
+        views: dict[str, SeriesView] | None = None,
         batch_size: int = 128,
         workers: int = 0,
         seed: int = 0,
@@ -70,6 +74,7 @@ class Tables(Data):
         self.path, self.context, self.horizon, self.stride = path, context, horizon, stride
         self.columns, self.freq, self.gaps = Columns(time, series, value), freq, gaps
         self.together, self.split = together, split
+        self.view_options = views
         self._table: Table | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -99,8 +104,8 @@ class Tables(Data):
         return self._table
 
     def views(self) -> dict[str, str]:
-        """One view of each window."""
-        return {"train": "series"}
+        """The config's views of each window, or one."""
+        return dict.fromkeys(self.view_options or ("train",), MODALITY)
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """Rows of context and horizon, the time between rows, rows a season, the channels, and the scaling.
@@ -110,7 +115,7 @@ class Tables(Data):
         """
         step, table = self.table.step, self.table
         return {
-            "series": {
+            MODALITY: {
                 "context": self.context,
                 "horizon": self.horizon,
                 "step": step.name,
@@ -125,18 +130,27 @@ class Tables(Data):
             }
         }
 
-    def samples(self, split: Split, plain: bool = False) -> Windows:
+    def samples(self, split: Split, plain: bool = False) -> Samples:
         """The windows whose forecasts lie in a split; those that train every `stride` rows."""
-        stride = self.stride if split == "train" and not plain else 1
-        origins = window_origins(self.spans[split], self.table.starts, self.context, self.horizon, stride)
-        view = PLAIN if plain else "train"
+        if plain:
+            return self.windows(split)
+        windows = self.windows(split, view="train", stride=self.stride if split == "train" else 1)
+        if self.view_options is None:
+            return windows
+        return Viewed(windows, makers(self.view_options, self, split))
+
+    def windows(
+        self, split: Split, horizon: int | None = None, view: str = PLAIN, stride: int = 1
+    ) -> Windows:
+        """Every window of a split as one view, for the config's horizon unless another is given (rows)."""
+        size = (self.context, self.horizon if horizon is None else horizon)
+        origins = window_origins(self.spans[split], self.table.starts, *size, stride)
         series = np.searchsorted(self.table.starts, origins, side="right") - 1
-        size = (self.context, self.horizon)
         return Windows(self.values, self.observed, origins, *size, self.together, view, series)
 
     def names(self, split: Split) -> list[str]:
         """Series, channel and first forecast stamp of every window of a split."""
-        windows, table = self.samples(split, plain=True), self.table
+        windows, table = self.windows(split), self.table
         rows = windows.origins.numpy()
         series = np.searchsorted(table.starts, rows, side="right") - 1
         stamps = table.grid[table.first[series] + rows - table.starts[series]]

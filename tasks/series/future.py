@@ -86,7 +86,7 @@ def predict_future(model: Model, table: Table, horizon: int | None, fill: bool) 
     steps = head.horizon if horizon is None else horizon
     if steps < 1:
         raise UserError(f"expected a horizon of at least 1 row, but got {steps}")
-    contexts = Contexts(model, table, fill, head.own)
+    contexts = Contexts(model, table, fill)
     series = np.arange(len(table.ids))
     contexts.check(series, table.lengths)
     quantiles = forecast_at(model, contexts, series, table.lengths, steps)

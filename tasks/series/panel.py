@@ -87,8 +87,8 @@ def score(run: Run) -> tuple[dict[str, Sums], float]:
     """Sums of each system by day of the test windows, and the nominal coverage of the interval in %."""
     data = tables(run)
     head = forecaster(run.model)
-    test, season = data.samples("test", plain=True), data.table.step.season
-    ridge = fit_ridge(data.samples("train", plain=True), data.samples("val", plain=True))
+    test, season = data.windows("test"), data.table.step.season
+    ridge = fit_ridge(data.windows("train"), data.windows("val"))
     day = test.origins.numpy() // max(season, 1)
     day = np.repeat(np.unique(day, return_inverse=True)[1], test.each)
     sums = {name: Sums.empty(int(day.max()) + 1) for name in (OWN, "ridge", "naive", "seasonal naive")}

@@ -10,7 +10,7 @@ import numpy as np
 from ..config import merge
 from ..run import Run, load
 from .context import Contexts
-from .roll import forecast_at, forecaster
+from .roll import forecast_at
 from .rolling import FITTED, Plan
 from .table import Table
 
@@ -38,7 +38,7 @@ def refitted(run: Run, table: Table, where: Plan) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             trained = _fit(run, table, cuts[window], Path(folder))
         fill = run.config["data"].get("init_args", {}).get("gaps") == "forward"
-        contexts = Contexts(trained.model, table, fill, forecaster(trained.model).own)
+        contexts = Contexts(trained.model, table, fill)
         contexts.check(origins.series[here], origins.rows[here])
         quantiles = forecast_at(trained.model, contexts, origins.series[here], origins.rows[here], *steps)
         found = np.zeros((len(here), *quantiles.shape[1:])) if found is None else found
