@@ -22,8 +22,8 @@ class Embedded:
 
     `values` `(S, D)`, `lengths` of the N sequences, `position` `(S, 3)`, the `sample` and
     `channel` of each sequence; `source` `(S, P)`, `features` `(S, F)`, `energy` `(S,)`, `observed`
-    and `corrupted` `(S, P)` and `stats` where the tokenizer has them, as in `Tokens`. `name` `(N,)` says which of the
-    series trained on each sequence is, -1 for others.
+    and `corrupted` `(S, P)` and `stats` where the tokenizer has them, as in `Tokens`.
+    `name` `(N,)` says which of the series trained on each sequence is, -1 for others.
     """
 
     values: Tensor
