@@ -20,6 +20,8 @@ from triptych.objectives.reconstruction import Reconstruction
 from triptych.objectives.self_distillation import SelfDistillation
 from triptych.tasks.model import Model
 from triptych.tasks.series.data import Tables
+from triptych.tasks.series.future import predict_future
+from triptych.tasks.series.table import to_table
 from triptych.tasks.series.views import SeriesView
 from triptych.tokenizers.series import SeriesWindows
 from triptych.tokenizers.view import View
@@ -80,6 +82,19 @@ def test_levels_come_back_in_the_units_of_the_data() -> None:
         names = torch.full((C,), -1)
         plain, shifted = model.predict(view(data, names)), model.predict(view(data + 5.0, names))
         torch.testing.assert_close(plain + 5.0, shifted, rtol=1e-3, atol=1e-3)
+
+
+def test_any_horizon_is_reached_by_rolling_all_channels_on_together() -> None:
+    model = forecaster(["along", "across"], normalise="none", known=True)
+    assert model.spec is not None
+    model.spec.data["series"].update(mean=[0.0] * C, scale=[1.0] * C, together=True)
+    values = np.random.default_rng(1).normal(size=(40, C))
+    stamps = pd.date_range("2024-01-01", periods=40, freq="h")
+    rows = to_table(pd.DataFrame({"ds": stamps, **{f"c{i}": values[:, i] for i in range(C)}}))
+    far, near = (predict_future(model, rows, steps, fill=True).quantiles for steps in (2 * H + 1, H))
+    assert far.shape[:2] == (C, 2 * H + 1) and np.isfinite(far).all()
+    np.testing.assert_allclose(far[:, :H], near, rtol=1e-5, atol=1e-6)
+    assert (np.diff(far, axis=-1) >= 0).all()
 
 
 def table(folder: Path) -> str:
