@@ -13,7 +13,8 @@ from textwrap import wrap
 from typing import Any
 
 from . import __version__
-from .tasks.commands import COMMANDS, EXPECTED, SECTIONS, Command, Option, Options
+from .tasks.command import EXPECTED, SECTIONS, Command, Option, Options
+from .tasks.commands import COMMANDS
 from .tokenizers.errors import UserError, did_you_mean
 
 NO_BREAK = "\N{NO-BREAK SPACE}"

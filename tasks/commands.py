@@ -6,54 +6,27 @@ is a function of its options and of the dotted overrides; it imports what it nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from ..tokenizers.errors import UserError, did_you_mean
-
-Options = dict[str, Any]
-Overrides = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option: `--name METAVAR`, or a word without dashes where `positional`."""
-
-    name: str
-    metavar: str
-    help: str
-    kind: Callable[[str], Any] = str
-    default: Any = None
-    required: bool = False
-    repeat: bool = False
-    positional: bool = False
-    switch: bool = False
-    """Whether its bare presence means True."""
-
-    @property
-    def flag(self) -> str:
-        """As it is typed."""
-        return self.metavar if self.positional else f"--{self.name}"
-
-    @property
-    def key(self) -> str:
-        """Its name in the parsed options."""
-        return self.name.replace(".", "_").replace("-", "_")
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command, as its help shows it and as it runs."""
-
-    name: str
-    summary: str
-    options: tuple[Option, ...]
-    example: str
-    run: Callable[[Options, Overrides], None]
-    sections: tuple[str, ...] = ()
-    """The sections of the config whose keys it takes as dotted options."""
+from ..tokenizers.errors import UserError
+from .command import (
+    BESIDE,
+    JSON,
+    POOL,
+    RUN,
+    TRUST,
+    Command,
+    Option,
+    Options,
+    Overrides,
+    folder,
+    head,
+    numbers,
+    positive,
+    whole,
+)
 
 
 def _fit(options: Options, overrides: Overrides) -> None:
@@ -80,32 +53,15 @@ def _stage(stage: str) -> Callable[[Options, Overrides], None]:
     return run
 
 
-def _knn(options: Options, overrides: Overrides) -> None:
-    run = folder(options.pop("run"))
-    from .evaluate import knn
+def _on_run(target: str) -> Callable[[Options, Overrides], None]:
+    """A command that is one function of a run, the overrides and its options: `MODULE:FUNCTION` in here."""
 
-    knn(run, overrides, **options)
+    def run(options: Options, overrides: Overrides) -> None:
+        run = folder(options.pop("run"))
+        module, _, function = target.partition(":")
+        getattr(import_module(f".{module}", __package__), function)(run, overrides, **options)
 
-
-def _linear(options: Options, overrides: Overrides) -> None:
-    run = folder(options.pop("run"))
-    from .evaluate import linear
-
-    linear(run, overrides, **options)
-
-
-def _finetune(options: Options, overrides: Overrides) -> None:
-    run = folder(options.pop("run"))
-    from .evaluation.finetune import finetune
-
-    finetune(run, overrides, **options)
-
-
-def _segmentation(options: Options, overrides: Overrides) -> None:
-    run = folder(options.pop("run"))
-    from .vision.segment import segmentation
-
-    segmentation(run, overrides, **options)
+    return run
 
 
 def _attend(options: Options, overrides: Overrides) -> None:
@@ -129,18 +85,18 @@ def _backtest(options: Options, overrides: Overrides) -> None:
     backtest_command(run, path, **options)
 
 
-def _embed(options: Options, overrides: Overrides) -> None:
-    run = folder(options.pop("run"))
-    from .embed import embed_command
-
-    embed_command(run, overrides, **options)
-
-
 def _manifest(options: Options, overrides: Overrides) -> None:
     roots = options.pop("roots")
     from .speech.check import manifest_command
 
     manifest_command(roots, **options)
+
+
+def _report(options: Options, overrides: Overrides) -> None:
+    run = folder(options["run"])
+    from .report import report
+
+    report(run, options["output"])
 
 
 def _import_weights(options: Options, overrides: Overrides) -> None:
@@ -176,66 +132,6 @@ def _demo(options: Options, overrides: Overrides) -> None:
 
     demo(options["output"])
 
-
-def folder(run: str) -> str:
-    """`run`, once it is a folder with a config. Raises UserError naming the nearest run beside it."""
-    path = Path(run)
-    if (path / "config.yaml").is_file():
-        return run
-    if path.exists():
-        raise UserError(f"expected a run directory, but {run!r} has no config.yaml")
-    beside = [str(config.parent) for config in path.parent.glob("*/config.yaml")]
-    raise UserError(f"no run directory {run!r}{did_you_mean(run, beside)}")
-
-
-def whole(text: str) -> int:
-    """A whole number, at least 1. Raises ValueError otherwise."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """A number above zero. Raises ValueError otherwise."""
-    if not 0 < float(text) < float("inf"):
-        raise ValueError(text)
-    return float(text)
-
-
-def head(text: str) -> str:
-    """A kind of classifier. Raises ValueError for a word that names none."""
-    if text not in ("linear", "nonlinear"):
-        raise ValueError(text)
-    return text
-
-
-def numbers(text: str) -> str:
-    """What masks number. Raises ValueError for a word that names nothing."""
-    if text not in ("objects", "classes"):
-        raise ValueError(text)
-    return text
-
-
-EXPECTED: dict[Callable[[str], Any], str] = {
-    whole: "a whole number of at least 1",
-    positive: "a number above 0",
-    head: "linear or nonlinear",
-    numbers: "objects or classes",
-}
-"""What an option's kind accepts, for its error sentence."""
-
-RUN = Option("run", "RUN", "run directory, as `fit` writes it", required=True)
-JSON = Option("json", "FILE", "write the figures, as JSON, to this file too")
-TRUST = Option("trust", "PACKAGE", "let configs name classes of this package too", repeat=True)
-POOL = Option("pool", "WAY", "tokens to one vector: class, mean, class+mean, or auto", default="auto")
-BESIDE = Option("beside", "RUN", "a run trained from scratch with labels: a row for its own head")
-SECTIONS = {
-    "model": Option("model.KEY", "VALUE", "change the model, as in --model.objectives.dino.weight 2"),
-    "data": Option("data.KEY", "VALUE", "other data, or parameters of it, as in --data.path DIR"),
-    "trainer": Option("trainer.KEY", "VALUE", "change the training, as in --trainer.max_epochs 5"),
-    "seed": Option("seed", "N", "of everything random (default 0)"),
-}
-"""How the help shows the dotted options of each section of a config."""
 
 COMMANDS = (
     Command(
@@ -293,7 +189,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate knn --run runs/dino-1",
-        _knn,
+        _on_run("evaluate:knn"),
         ("data",),
     ),
     Command(
@@ -311,7 +207,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate linear --run runs/wav2vec2-1 --data.path recordings.csv",
-        _linear,
+        _on_run("evaluate:linear"),
         ("data",),
     ),
     Command(
@@ -326,7 +222,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate finetune --run runs/dino-1 --data.path photos --model.optimizer.layer_decay 0.65",
-        _finetune,
+        _on_run("evaluation.finetune:finetune"),
         ("model", "data", "trainer"),
     ),
     Command(
@@ -342,7 +238,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate segmentation --run runs/dino-1 --data.path photos --masks masks",
-        _segmentation,
+        _on_run("vision.segment:segmentation"),
         ("data",),
     ),
     Command(
@@ -405,7 +301,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych embed --run runs/dino-1 --data.path photos --output embeddings.parquet",
-        _embed,
+        _on_run("embed:embed_command"),
         ("data",),
     ),
     Command(
@@ -420,6 +316,13 @@ COMMANDS = (
         ),
         "triptych manifest recordings more/recordings --output manifest.csv",
         _manifest,
+    ),
+    Command(
+        "report",
+        "one page of a run: its health, figures, curves and pictures",
+        (RUN, Option("output", "FILE", "HTML file to write (default RUN/report.html)"), TRUST),
+        "triptych report --run runs/dino-1",
+        _report,
     ),
     Command(
         "weights import",

@@ -98,10 +98,14 @@ def _trainer_defaults(directory: Path) -> dict[str, Any]:
     from lightning.pytorch.loggers import CSVLogger
 
     from .fit_checkpoint import AtomicCheckpointIO
+    from .fit_watch import Health
 
     return {
         "default_root_dir": str(directory),
-        "callbacks": [ModelCheckpoint(directory / "checkpoints", save_top_k=0, save_last=True)],
+        "callbacks": [
+            ModelCheckpoint(directory / "checkpoints", save_top_k=0, save_last=True),
+            Health(),
+        ],
         "logger": CSVLogger(directory, name=None, version=""),
         "plugins": [AtomicCheckpointIO()],
         "enable_model_summary": False,

@@ -27,6 +27,7 @@ th, td { text-align: left; padding: .28rem .9rem .28rem .5rem; border-bottom: 1p
 td.number, th.number { text-align: right; }
 tr.own { background: var(--own); font-weight: 600; }
 figure { margin: 1rem 0; }
+.failure { border-left: 5px solid #d0342c; padding: .1rem 1rem; margin: 1rem 0; background: #d0342c18; }
 img { width: 100%; border-radius: 6px; background: white; }
 code { background: var(--own); padding: .1rem .35rem; border-radius: 4px; }
 """
@@ -54,8 +55,12 @@ class Section:
 
 
 def write_page(path: Path, title: str, introduction: str, sections: Sequence[Section], footer: str) -> None:
-    """Write the page; pictures are embedded, so that the file can be moved and sent."""
-    body = "\n".join(_section(section) for section in sections)
+    """Write the page of several runs; pictures are embedded, so that the file can be moved and sent."""
+    write_document(path, title, introduction, "\n".join(_section(section) for section in sections), footer)
+
+
+def write_document(path: Path, title: str, introduction: str, body: str, footer: str) -> None:
+    """Write a page around a body that is HTML already; the other texts are plain."""
     path.write_text(
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         f"<meta name='viewport' content='width=device-width, initial-scale=1'>"
@@ -66,17 +71,30 @@ def write_page(path: Path, title: str, introduction: str, sections: Sequence[Sec
     )
 
 
+def picture_html(picture: Path, caption: str) -> str:
+    """A PNG file, embedded, with its caption."""
+    image = base64.b64encode(picture.read_bytes()).decode()
+    return (
+        f"<figure><img alt='{escape(caption, quote=True)}' src='data:image/png;base64,{image}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def rows_html(rows: Sequence[Row]) -> str:
+    """A table of figures, the run's own in colour."""
+    body = "\n".join(_row(row) for row in rows)
+    return (
+        f"<table><tr><th>system</th><th>figure</th><th class='number'>value</th>"
+        f"<th class='number'>95 % interval</th></tr>\n{body}</table>\n"
+    )
+
+
 def _section(section: Section) -> str:
-    image = base64.b64encode(section.picture.read_bytes()).decode()
-    rows = "\n".join(_row(row) for row in section.rows)
     return (
         f"<section><h2>{escape(section.title)}</h2>\n"
         f"<p class='faint'>Trained in {section.seconds / 60:.1f} minutes by "
         f"<code>{escape(section.command)}</code></p>\n"
-        f"<table><tr><th>system</th><th>figure</th><th class='number'>value</th>"
-        f"<th class='number'>95 % interval</th></tr>\n{rows}</table>\n"
-        f"<figure><img alt='{escape(section.caption, quote=True)}' src='data:image/png;base64,{image}'>"
-        f"<figcaption>{escape(section.caption)}</figcaption></figure></section>"
+        f"{rows_html(section.rows)}{picture_html(section.picture, section.caption)}</section>"
     )
 
 

@@ -13,7 +13,8 @@ import pytest
 from triptych import cli
 from triptych.cli import main
 from triptych.tasks import trust as trusting
-from triptych.tasks.commands import COMMANDS, Options
+from triptych.tasks.command import Options
+from triptych.tasks.commands import COMMANDS
 from triptych.tokenizers.errors import UserError
 
 HEAVY = {"torch", "lightning", "jsonargparse", "numpy", "pandas", "rich", "yaml"}
@@ -251,6 +252,7 @@ RUN = "--run runs/dino-1"
             ("runs/dino-1", {}),
             {"output": "embeddings.parquet", "layer": 2, "pool": "auto", "json": None},
         ),
+        (f"report {RUN}", "report:report", ("runs/dino-1", None), {}),
         ("doctor", "doctor:doctor", (), {}),
         ("demo --output o", "demo:demo", ("o",), {}),
     ],

@@ -60,12 +60,11 @@ def draw_overview(model: Model, view: View, pixels: Pixels, path: Path, layer: i
     }
     for head in range(min(looks.shape[1], HEADS)):
         rows[f"head {head + 1}"] = [glowing(p, look) for p, look in zip(papers, looks[:, head], strict=True)]
-    figure, axes = _cells(len(rows), 1, wide=1.5 + 1.1 * len(papers), tall=1.1)
+    figure, axes = _cells(len(rows), 1, wide=max(1.5 + 1.1 * len(papers), 4.0), tall=1.1)
     for axis, (name, cells) in zip(axes[:, 0], rows.items(), strict=True):
         _show(axis, strip(cells), found if name == held else None)
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=13, labelpad=12)
-    title = "Where the class token looks in " + ("the last block" if layer == -1 else f"block {layer}")
-    _save(figure, title, path)
+    _save(figure, "Attention, " + ("last block" if layer == -1 else f"block {layer}"), path)
     where = "the last block" if layer == -1 else f"block {layer}"
     return (
         f"Attention from the class token to the patches of {len(view)} images in {where} (the deeper the "
@@ -87,7 +86,8 @@ def draw_image(image: Tensor, looks: Tensor, colours: Tensor, title: str, path: 
         path: to write.
     """
     maps = [("all heads", looks.mean(0)), *((f"head {h + 1}", look) for h, look in enumerate(looks))]
-    lines = [maps[start : start + HEADS + 1] for start in range(0, len(maps), HEADS + 1)]
+    length = -(-len(maps) // -(-len(maps) // (HEADS + 1)))  # lines of one length, but for the last
+    lines = [maps[start : start + length] for start in range(0, len(maps), length)]
     figure, axes = _cells(2 * len(lines), 1 + len(lines[0]), wide=1.9 * (1 + len(lines[0])), tall=2.1)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -152,8 +152,8 @@ def enlarged(image: Tensor, size: tuple[int, ...], smooth: bool = False) -> Tens
 def glowing(paper: Tensor, look: Tensor, smooth: bool = False) -> Tensor:
     """A map `(R, Q)` over an image `(H', W', 3)`: the deeper the colour, the more attention."""
     heat = enlarged((look / look.max().clamp(min=1e-12))[None], paper.shape[:2], smooth)
-    strength = 0.85 * heat
-    return (0.35 + 0.65 * paper) * (1 - strength) + GLOW * strength * (0.55 + 0.45 * paper)
+    strength, grey = 0.85 * heat, paper.mean(-1, keepdim=True)  # no colour but the map's
+    return (0.35 + 0.65 * grey) * (1 - strength) + GLOW * strength * (0.55 + 0.45 * grey)
 
 
 def outlined(paper: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
