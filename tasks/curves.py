@@ -76,6 +76,7 @@ def _chart(axis: Any, chart: str, history: History) -> None:
             axis.axhline(level[-1], color="#888888", linestyle="--", linewidth=1)
     axis.set_title(chart, fontsize=10, loc="left")
     axis.tick_params(labelsize=8)
+    axis.ticklabel_format(axis="y", useOffset=False)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if shown > 1:

@@ -138,22 +138,25 @@ class Health(Callback):
 
 
 def constants(model: Model) -> dict[str, float]:
-    """What the figures of a model's objectives are judged by, and the norm of every centre.
+    """What the figures of a model's objectives are judged by, and the norm of the largest centre.
 
     `NAME/ln_prototypes`, `NAME/ln_classes`, `NAME/codebooks`, `NAME/centre_norm`, by the objective's name.
     """
     found: dict[str, float] = {}
     for name, member in model.objective:
-        prototypes, quantiser = getattr(member, "prototypes", None), getattr(member, "quantiser", None)
-        if isinstance(prototypes, int):
-            found[f"{name}/ln_prototypes"] = math.log(prototypes)
-        if isinstance(member, Classification):
-            found[f"{name}/ln_classes"] = math.log(member.head.out_features)
-        if quantiser is not None:
-            found[f"{name}/codebooks"] = float(quantiser.groups)
-        for buffer, values in member.named_buffers():
-            if buffer.rpartition(".")[2] == "centre":
-                found[f"{name}/centre_norm"] = float(values.norm())
+        for part in member.modules():  # a composite's parts count as the composite's
+            prototypes, quantiser = getattr(part, "prototypes", None), getattr(part, "quantiser", None)
+            if isinstance(prototypes, int):
+                found[f"{name}/ln_prototypes"] = math.log(prototypes)
+            if isinstance(part, Classification):
+                found[f"{name}/ln_classes"] = math.log(part.head.out_features)
+            if quantiser is not None:
+                found[f"{name}/codebooks"] = float(quantiser.groups)
+        centres = [
+            float(b.norm()) for buffer, b in member.named_buffers() if buffer.split(".")[-1] == "centre"
+        ]
+        if centres:
+            found[f"{name}/centre_norm"] = max(centres)
     return found
 
 

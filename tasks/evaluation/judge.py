@@ -88,6 +88,15 @@ RULES = (
         "at least as many prototypes in a batch as it has kinds of samples",
     ),
     Rule(
+        "uniform collapse of patches",
+        ("patch_entropy", "ln_prototypes"),
+        lambda f: f["patch_entropy"] > 0.98 * f["ln_prototypes"],
+        "the teacher finds every prototype equally likely for every patch: its entropy is "
+        "{patch_entropy:.3f}, at ln K = {ln_prototypes:.3f}",
+        "a lower temperature for patches, fewer masked patches, a lower weight of the patches' term",
+        "entropy 3 to 60 % of ln K after the first epochs",
+    ),
+    Rule(
         "centre at its limit",
         ("centre_norm", "ln_prototypes"),
         lambda f: f["centre_norm"] > 0.9 * math.exp(f["ln_prototypes"] / 2),
