@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,6 +14,12 @@ from torch.utils.data import DataLoader, Sampler
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
 from .window import Counts, Windows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from .model import Model
 
 Split = Literal["train", "val", "test"]
 
@@ -127,6 +133,10 @@ class Data(LightningDataModule):
     def names(self, split: Split) -> list[str]:
         """What each sample of a split is called, in order: a file's name where there are files."""
         return [str(index) for index in range(len(self.samples(split)))]
+
+    def predicted(self, prediction: Tensor, model: Model) -> pd.DataFrame | None:
+        """What a model says of the plain test split as a table in the user's own units, or None."""
+        return None
 
     def train_dataloader(self) -> DataLoader[Any] | Windows:
         """Shuffled anew each epoch by (seed, epoch); a last short batch is dropped if others exist."""

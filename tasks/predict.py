@@ -15,7 +15,8 @@ def write_predictions(parts: Sequence[Any], data: Any, model: Model, output: str
     """Write the predictions of the plain test split.
 
     Class logits `(n, K)` become a CSV of `name`, the likeliest `class` and its `probability`;
-    anything else becomes an `.npz` with one array, `prediction`.
+    quantiles of a table's windows a CSV or Parquet in the table's units; anything else becomes an
+    `.npz` with one array, `prediction`.
 
     Args:
         parts: predictions of each batch.
@@ -30,7 +31,11 @@ def write_predictions(parts: Sequence[Any], data: Any, model: Model, output: str
     predicted = torch.cat(list(parts))
     assert model.spec is not None
     classes = next((facts["classes"] for facts in model.spec.data.values() if facts.get("classes")), None)
-    if classes is None or predicted.ndim != 2:
+    frame = data.predicted(predicted, model)
+    if frame is not None:
+        path = Path(output or "predictions.csv")
+        frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+    elif classes is None or predicted.ndim != 2:
         path = Path(output or "predictions.npz")
         np.savez(path, prediction=predicted.numpy())
     else:

@@ -5,7 +5,7 @@ Shapes: E series, R rows of all series laid end to end, C channels.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,11 @@ from ..data import PLAIN, Data, Samples, Split
 from .table import NYC_WEATHER, Columns, Table, read_table
 from .views import MODALITY, SeriesView, Viewed, makers
 from .windows import SPLIT, Span, Windows, split_spans, window_origins
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..model import Model
 
 
 class Tables(Data):
@@ -147,6 +152,12 @@ class Tables(Data):
         origins = window_origins(self.spans[split], self.table.starts, *size, stride)
         series = np.searchsorted(self.table.starts, origins, side="right") - 1
         return Windows(self.values, self.observed, origins, *size, self.together, view, series)
+
+    def predicted(self, prediction: Tensor, model: Model) -> pd.DataFrame | None:
+        """Forecasts of every test window, `unique_id, ds, cutoff`, `median` and a column a quantile."""
+        from .predictions import prediction_table
+
+        return prediction_table(self, self.samples("test", plain=True), prediction, model)
 
     def names(self, split: Split) -> list[str]:
         """Series, channel and first forecast stamp of every window of a split."""

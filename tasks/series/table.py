@@ -5,7 +5,6 @@ Shapes: E series, R rows of all series laid end to end, C channels.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ...tokenizers.errors import UserError, did_you_mean
-from .frequency import UNIT, Step, find_step, regular_grid
+from .frequency import Step, find_step, regular_grid
+from .stamps import read_stamps
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "series"
 #: The packaged sample: hourly weather of 2013 at the three airports of New York.
@@ -142,7 +142,7 @@ def to_table(
     if not channels:
         raise UserError(f"expected at least one column of values beside {columns.time!r} in {name}")
     values = np.column_stack([_numbers(frame[channel], name) for channel in channels])
-    time = _stamps(frame[columns.time], name)
+    time = read_stamps(frame[columns.time], name)
     if long:
         owner, ids = pd.factorize(frame[columns.series].astype(str))
     else:
@@ -185,10 +185,16 @@ def _read(path: str) -> pd.DataFrame:
         if suffixes and suffixes[-1] in (".parquet", ".pq"):
             return pd.read_parquet(file)
         if ".csv" in suffixes[-2:]:
-            return pd.read_csv(file)
+            return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig")
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"expected a table in {path!r}, but it cannot be read: {error}") from error
     raise UserError(f"expected a table in .csv (also .csv.gz) or .parquet, but got {path!r}")
+
+
+def _separator(file: Path) -> str:
+    """What stands between the columns: a comma, or what spreadsheets of other countries write."""
+    (head, *more) = pd.read_csv(file, nrows=0, encoding="utf-8-sig").columns
+    return "," if more else max(",;\t", key=str(head).count)
 
 
 def _nyc_weather(columns: Columns) -> pd.DataFrame:
@@ -199,40 +205,11 @@ def _nyc_weather(columns: Columns) -> pd.DataFrame:
     return wide.rename_axis(columns.time).reset_index()
 
 
-def _stamps(column: pd.Series[Any], name: str) -> pd.DatetimeIndex:
-    """The time column as stamps; those with a time zone are kept in UTC."""
-    if pd.api.types.is_numeric_dtype(column):
-        raise UserError(
-            f"expected dates in the column {column.name!r} of {name}, "
-            f"but it holds numbers such as {column.iloc[0]}"
-        )
-    zoned = _has_zone(column)
-    stamps = pd.to_datetime(
-        column, errors="coerce", utc=zoned, format=None if column.dtype.kind == "M" else "ISO8601"
-    )
-    if stamps.isna().all():  # not ISO 8601: let pandas guess the format from the first row
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            stamps = pd.to_datetime(column, errors="coerce", utc=zoned)
-    bad = stamps.isna()
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise UserError(
-            f"expected a date in {column.name!r} of {name}, but row {row + 1} holds {column.iloc[row]!r}"
-        )
-    return pd.DatetimeIndex(stamps).as_unit(UNIT)
-
-
-def _has_zone(column: pd.Series[Any]) -> bool:
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return True
-    return column.dtype.kind != "M" and bool(
-        column.astype(str).str.contains(r"(?:Z|[+-]\d\d:?\d\d)$", regex=True).any()
-    )
-
-
 def _numbers(column: pd.Series[Any], name: str) -> np.ndarray:
     numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().sum() > column.isna().sum():  # 3,5 as spreadsheets of other countries write 3.5
+        commas = column.astype(str).str.replace(r"^(\s*-?\d+),(\d+\s*)$", r"\1.\2", regex=True)
+        numbers = pd.to_numeric(commas.where(column.notna()), errors="coerce")
     bad = numbers.isna() & column.notna()
     if bad.any():
         row = int(bad.to_numpy().argmax())
@@ -248,7 +225,10 @@ def _refuse_duplicates(time: pd.DatetimeIndex, owner: np.ndarray, ids: pd.Index[
     if twice.any():
         row = int(twice.argmax())
         of = f" of the series {ids[owner[row]]!r}" if ids[owner[row]] else ""
-        raise UserError(f"expected each stamp once, but {time[row]}{of} is in {name} more than once")
+        raise UserError(
+            f"expected each stamp once, but {time[row]}{of} is in {name} more than once "
+            "(an hour that daylight saving repeats needs its offset from UTC)"
+        )
 
 
 def _listed(frame: pd.DataFrame) -> str:
