@@ -157,7 +157,7 @@ class Tables(Data):
         """Forecasts of every test window, `unique_id, ds, cutoff`, `median` and a column a quantile."""
         from .predictions import prediction_table
 
-        return prediction_table(self, self.samples("test", plain=True), prediction, model)
+        return prediction_table(self, self.windows("test"), prediction, model)
 
     def names(self, split: Split) -> list[str]:
         """Series, channel and first forecast stamp of every window of a split."""
