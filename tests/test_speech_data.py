@@ -195,7 +195,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_splits_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    refused("at least 3 clips to be split, but has 2", folder(tmp_path / "two", 2))
+    refused("must hold clips, but .* has none in it: give at least 3 clips", folder(tmp_path / "two", 2))
     refused(
         "must hold train, val, test, but has 'dev'",
         manifest(tmp_path / "dev", split=["train"] * 5 + ["dev"]),
@@ -232,6 +232,13 @@ def test_the_hash_keeps_groups_together_and_its_shares() -> None:
         split_by_hash(keys[:7][::-1], 0.1, 0.2)[6 - i] for i in range(7)
     ]
     assert set(split_by_hash(["a", "b", "c"], 0.1, 0.1)) == {"train", "val", "test"}
+    assert split_by_hash(["a", "b", "a"], 0.1, 0.1) == ["test"] * 3
+
+
+def test_two_clips_are_enough_to_embed(tmp_path: Path) -> None:
+    data = audio(folder(tmp_path / "two", 2))
+    assert [len(data.names(split)) for split in ("train", "val", "test")] == [0, 0, 2]
+    assert sum(len(batch["plain"]) for batch in data.plain("test")) == 2
 
 
 # Segments, batches and views

