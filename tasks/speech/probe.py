@@ -139,7 +139,7 @@ def logistic(x: Array, y: NDArray[np.bool_], strength: float) -> tuple[Array, Ar
         gradient = np.concatenate([x.T @ error + weight, error.sum(0, keepdims=True)])
         return float(strength * (np.logaddexp(0, z) - y * z).sum() + (weight**2).sum() / 2), gradient.ravel()
 
-    options = {"maxiter": 1000, "ftol": 1e-9, "gtol": 1e-4 * strength * len(x)}
+    options = {"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-6 * strength * len(x)}
     found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)
     weight, bias = np.split(found.x.reshape(shape), [-1])
     return weight, bias[0]
