@@ -79,7 +79,8 @@ def test_attention_without_queries_is_even(tmp_path: Path) -> None:
     assert looks.shape == (3, 4, 4, 6)
     torch.testing.assert_close(looks.sum((2, 3)), torch.ones(3, 4))
     assert looks.std() > 1e-4
-    last = run.model.encoder.blocks[-1].attn.qkv
+    _, encoder = run.model.branch(run.model.evaluate_with)
+    last = encoder.blocks[-1].attn.qkv
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
     torch.testing.assert_close(attention(run.model, view), torch.full((3, 4, 4, 6), 1 / 24))
