@@ -59,7 +59,8 @@ class Contrastive(Objective):
         mine = rank() * len(projected)
         loss, found = nt_xent(projected, everyone, mine, self.temperature)
         return Loss(
-            {"nt_xent": Term(loss.sum(), len(loss), scope="batch")}, {"accuracy": found.float().mean()}
+            {"nt_xent": Term(loss.sum(), len(loss), scope="batch")},
+            {"accuracy": found.float().mean(), "chance": loss.new_tensor(1 / (len(everyone) - 1))},
         )
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..objectives.classification import Classification
+from ..objectives.rotation import Rotation
 from ..tokenizers.view import Batch
 from .data import Data, Samples, Split
 from .evaluation.heads import Recipe
@@ -148,7 +149,7 @@ def constants(model: Model) -> dict[str, float]:
             prototypes, quantiser = getattr(part, "prototypes", None), getattr(part, "quantiser", None)
             if isinstance(prototypes, int):
                 found[f"{name}/ln_prototypes"] = math.log(prototypes)
-            if isinstance(part, Classification):
+            if isinstance(part, Classification | Rotation):
                 found[f"{name}/ln_classes"] = math.log(part.head.out_features)
             if quantiser is not None:
                 found[f"{name}/codebooks"] = float(quantiser.groups)

@@ -12,10 +12,11 @@ from triptych.tasks.config import merge
 from triptych.tasks.evaluation.judge import GRACE, RULES, judge
 from triptych.tasks.evaluation.rank import effective_rank, lidar, rankme, spread
 from triptych.tasks.fit import fit
-from triptych.tasks.fit_watch import evenly
+from triptych.tasks.fit_watch import constants, evenly
 from triptych.tasks.report import health_html, report
+from triptych.tasks.run import load
 
-from .test_evaluate import npz
+from .test_evaluate import npz, untrained
 
 QUICK = {"trainer.enable_progress_bar": False, "trainer.log_every_n_steps": 1, "data.batch_size": 25}
 WATCH = {"trainer.callbacks": {"class_path": "triptych.tasks.fit_watch.Watch", "init_args": {"every": 2}}}
@@ -146,6 +147,15 @@ def test_since_when_and_only_while_it_lasts() -> None:
     both = [(e, {**f, **{k.replace("train", "val"): v for k, v in f.items()}}) for e, f in rows]
     assert [one.group for one in judge(both)] == ["train/x"]
     assert judge([(e, {"train/x/spread": math.nan}) for e in range(9)]) == []
+
+
+def test_what_figures_are_judged_by_is_found_in_parts_too(tmp_path: Path) -> None:
+    data = npz(tmp_path)
+    ibot, sit = (
+        constants(load(untrained(f"vision/{name}", tmp_path / name, data)).model) for name in ("ibot", "sit")
+    )
+    assert ibot["ibot/ln_prototypes"] == pytest.approx(math.log(64)) and ibot["ibot/centre_norm"] == 0
+    assert sit["rotation/ln_classes"] == pytest.approx(math.log(4))
 
 
 def collapsed(tmp_path: Path, **dino: object) -> tuple[Path, str]:

@@ -73,9 +73,12 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, D)` -> logits `(H, B, K)`."""
-        x = ((x - self.mean) / self.scale).expand(len(self.biases[0]), -1, -1)
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x.tanh() if index else x, weight)
+        first, *deeper = zip(self.weights, self.biases, strict=True)
+        # one product for all heads: several times faster than one for each
+        product = ((x - self.mean) / self.scale) @ first[0].transpose(0, 1).flatten(1)
+        x = product.view(len(x), len(first[0]), -1).transpose(0, 1) + first[1]
+        for weight, bias in deeper:
+            x = torch.baddbmm(bias, x.tanh(), weight)
         return x
 
 
