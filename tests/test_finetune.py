@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from triptych.tasks.evaluate import knn, linear
 from triptych.tasks.evaluation.finetune import SCRATCH, TUNED, finetune
 from triptych.tasks.evaluation.labels import told_rightly
 from triptych.tasks.run import load
@@ -57,3 +59,20 @@ def test_other_data_at_another_size_and_another_folder(tmp_path: Path) -> None:
     assert tuned.tokenizers["image"].grid == (6, 6)
     log = (tmp_path / "tuned" / "tuned-0" / "log.txt").read_text()
     assert "weights taken from" in log
+
+
+def test_series_with_labels_are_probed_and_tuned_as_pictures_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    x = random.normal(size=(60, 3, 48)).astype("float32") + 2 * label[:, None, None]
+    np.savez(
+        tmp_path / "x.npz",
+        **{"train_x": x[:30], "train_y": label[:30], "val_x": x[30:42], "val_y": label[30:42]},
+        **{"test_x": x[42:], "test_y": label[42:]},
+    )
+    run = untrained("series/classify", tmp_path / "run", str(tmp_path / "x.npz"))
+    assert linear(run, {}, epochs=5, seeds=1)[0].value > 0.8  # the level tells the classes
+    assert knn(run, {})[0].value > 0.8
+    rows = finetune(run, QUICK, seeds=1)
+    assert [row.system for row in rows] == [TUNED, SCRATCH, "largest class"]
+    assert rows[2].value == pytest.approx(0.5)
