@@ -82,6 +82,7 @@ class Forecasting(Predictor):
         if tokens.length is None or tokens.source_dim is None or horizon is None:
             raise UserError(f"forecasting needs series with a horizon, but the view {self.view!r} has none")
         self.horizon = int(horizon)
+        self.covariates = len(spec.facts(self.view).get("covariates", ()))
         self.head = LatestTokens(tokens.length, spec.width, self.horizon * len(self.quantiles))
         if self.skip:
             self.linear = LatestTokens(tokens.length, tokens.source_dim, self.horizon)
@@ -95,7 +96,7 @@ class Forecasting(Predictor):
 
     def forward(self, step: Step) -> Loss:
         """Pinball loss and squared error over the observed future; coverage of the outer quantiles beside."""
-        tokens, targets = step[Read(self.view)], step.views[self.view].targets
+        tokens, targets = self.without_covariates(step[Read(self.view)]), step.views[self.view].targets
         assert tokens.stats is not None
         observed = targets["future_observed"].flatten(0, 1)
         future = normalise(targets["future"].flatten(0, 1), tokens.stats)
@@ -127,8 +128,18 @@ class Forecasting(Predictor):
             centre = centre + self.maps(latest, content.stats, view.targets["name"].flatten())
         return spread(centre, outputs, self.spacing, self.middle)
 
+    def without_covariates(self, tokens: Tokens) -> Tokens:
+        """The sequences that are forecast: covariates, the last channels of every sample, are not."""
+        if not self.covariates:
+            return tokens
+        channels = len(tokens) // (max(tokens.sample) + 1)
+        return tokens.sequences(
+            [i for i, channel in enumerate(tokens.channel) if channel < channels - self.covariates]
+        )
+
     def predict(self, tokens: Tokens, view: View) -> Tensor:
         """Quantiles `(n, C, H, Q)` in the units of the data; that of level .5 is the point forecast."""
+        tokens = self.without_covariates(tokens)
         assert tokens.stats is not None
         return invert(self.normalised(tokens, view), tokens.stats).unflatten(0, (len(view), -1))
 

@@ -29,10 +29,11 @@ POSITION_STD = 0.02
 class SeriesWindows(Tokenizer):
     """Each window of each channel becomes one token: a linear map of its values and their mask.
 
-    A series of C channels is C sequences that share a sample. Each sequence is normalised by its
-    own observed values, so that it never meets another sequence or the future. Missing values
-    (where `View.observed` is False, or NaN) enter as zero with a zero in the mask. Entries of
-    different lengths come as a list of `(C, T_i)` in which missing values are NaN.
+    A series of C channels is C sequences that share a sample. Where the data has covariates, they are
+    the last channels; they keep their scale, and each has a learnt vector of its own. Each other
+    sequence is normalised by its own observed values, so that it never meets another sequence or the
+    future. Missing values (where `View.observed` is False, or NaN) enter as zero with a zero in the
+    mask. Entries of different lengths come as a list of `(C, T_i)` in which missing values are NaN.
 
     Args:
         patch: steps of a window (PatchTST: 16).
@@ -74,6 +75,9 @@ class SeriesWindows(Tokenizer):
     def setup(self, data: Mapping[str, Any]) -> None:
         """Make the linear map, and learned positions for the data's `context` (steps)."""
         self.length = self.num_tokens((1, data["context"]))
+        self.covariates = len(data.get("covariates", ()))
+        if self.covariates:
+            self.role = nn.Parameter(torch.zeros(self.covariates, self.width))
         self.project = nn.Linear(2 * self.patch + 2 * self.level, self.width)
         nn.init.xavier_uniform_(self.project.weight)
         nn.init.zeros_(self.project.bias)
@@ -102,9 +106,12 @@ class SeriesWindows(Tokenizer):
         if self.level:  # on a scale on which a series of any size stays small
             level = torch.cat([stats.mean.asinh(), stats.scale.log()], dim=1)
             inputs.append(level.repeat_interleave(torch.tensor(lengths, device=level.device), dim=0))
+        values = self.project(torch.cat(inputs, dim=1))
+        if self.covariates:
+            values = values + self._roles(channels, lengths).to(values.dtype)
         name = view.targets.get("name") if self.known else None
         return Embedded(
-            values=self.project(torch.cat(inputs, dim=1)),
+            values=values,
             lengths=lengths,
             position=torch.stack([time, torch.zeros_like(time), torch.zeros_like(time)], dim=1),
             sample=tuple(entry for entry, count in enumerate(channels) for _ in range(count)),
@@ -112,7 +119,7 @@ class SeriesWindows(Tokenizer):
             source=source,
             observed=observed,
             stats=stats,
-            name=None if name is None else name.flatten(),
+            name=None if name is None else F.pad(name, (0, self.covariates), value=-1).flatten(),
         )
 
     def place(self, embedded: Embedded) -> Tensor:
@@ -139,9 +146,19 @@ class SeriesWindows(Tokenizer):
         padding = self.stride if self.end == "repeat" else 0
         return channels * ((steps + padding - self.patch) // self.stride + 1)
 
-    def _windows(self, data: Tensor, clean: Tensor, observed: Tensor) -> _Windows:
-        """Normalised windows of sequences of one length; all three are `(N, T)`."""
+    def _roles(self, channels: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """`(S, D)` a vector a covariate, which are the last channels of every entry; 0 for other channels."""
+        kind = [max(0, c + 1 - count + self.covariates) for count in channels for c in range(count)]
+        owner = torch.tensor(kind).repeat_interleave(torch.tensor(lengths)).to(self.role.device)
+        return torch.cat([torch.zeros_like(self.role[:1]), self.role])[owner]
+
+    def _windows(self, data: Tensor, clean: Tensor, observed: Tensor, channels: int) -> _Windows:
+        """Normalised windows of sequences of one length, `(N, T)` all three; covariates stay as they are."""
         stats = STATISTICS[self.normalise](data, observed)
+        if self.covariates:
+            beside = torch.arange(len(data), device=data.device) % channels >= channels - self.covariates
+            kept = ~beside.unsqueeze(1)
+            stats = Stats(torch.where(kept, stats.mean, 0.0), torch.where(kept, stats.scale, 1.0))
         seen, source = (torch.where(observed, normalise(column, stats), 0.0) for column in (data, clean))
         return _Windows(self._cut(seen), self._cut(source), self._cut(observed), stats)
 
@@ -204,8 +221,11 @@ def unchanged(series: Tensor, observed: Tensor) -> Stats:
 STATISTICS = {"instance": statistics, "last": latest, "none": unchanged}
 
 
-def _equal_lengths(view: View) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Data, clean data and what is observed, each `(N, T)`: once for a tensor, by entry for a list."""
+def _equal_lengths(view: View) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+    """Data, clean data and what is observed, each `(N, T)`, and the channels of an entry.
+
+    Once for a tensor, by entry for a list.
+    """
     clean = view.data if view.clean is None else view.clean
     for index in range(len(view)) if isinstance(view.data, list) else (slice(None),):
         data, target = view.data[index], clean[index]
@@ -213,4 +233,4 @@ def _equal_lengths(view: View) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         observed = torch.isfinite(data) & torch.isfinite(target)
         if view.observed is not None:
             observed = observed & view.observed[index]
-        yield data.flatten(0, -2), target.flatten(0, -2), observed.flatten(0, -2)
+        yield data.flatten(0, -2), target.flatten(0, -2), observed.flatten(0, -2), data.shape[-2]

@@ -128,6 +128,15 @@ class Tokens:
         counts = [int(part.sum()) for part in keep.cpu().split(self.lengths)]
         return replace(self._take(index, tuple(counts), self.prefix), whole=self, kept=index)
 
+    def sequences(self, chosen: Sequence[int]) -> Tokens:
+        """Only some of the sequences, by their indices in rising order."""
+        index = torch.cat([torch.arange(self.starts[i], self.starts[i] + self.lengths[i]) for i in chosen])
+        taken = self._take(index.to(self.values.device), tuple(self.lengths[i] for i in chosen), self.prefix)
+        where = torch.tensor(list(chosen), device=self.values.device)
+        stats = None if self.stats is None else Stats(self.stats.mean[where], self.stats.scale[where])
+        sample, channel = (tuple(column[i] for i in chosen) for column in (self.sample, self.channel))
+        return replace(taken, sample=sample, channel=channel, stats=stats)
+
     def per_sequence(self, per_token: Tensor) -> tuple[Tensor, ...]:
         """Split any `(S, ...)` tensor into one `(L_i, ...)` tensor a sequence."""
         return per_token.split(self.lengths)

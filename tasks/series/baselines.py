@@ -76,6 +76,10 @@ def fit_ridge(train: Windows, val: Windows) -> Ridge:
 
 
 def arrays(view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Context `(n, C, L)` and future `(n, C, H)` of a view; what is missing holds its filled value."""
+    """Context `(n, C, L)` and future `(n, C, H)` of a view without its covariates.
+
+    What is missing holds its filled value.
+    """
     assert not isinstance(view.data, list)
-    return view.data.numpy(), view.targets["future"].numpy()
+    future = view.targets["future"].numpy()
+    return view.data[:, : future.shape[1]].numpy(), future

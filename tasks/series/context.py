@@ -5,8 +5,9 @@ Shapes: E series, R rows of all series, C channels, n origins, L rows of context
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ...tokenizers.errors import UserError
 from ..model import Model
+from .beside import read_beside
 from .data import fill_forward
 from .table import Table
 
@@ -26,6 +28,8 @@ class Context:
     Attributes:
         values: `(n, C, L)` scaled; 0 where nothing is observed.
         observed: `(n, C, L)` bool.
+        beside: covariates `(n, K, L)` and which of them are observed, for a look-back that ends so
+            many rows after the origin; None if the model reads none.
         names: `(n, C)` places among the names the model was trained on, -1 for others.
         mean, scale: `(n, C)` what brings a scaled forecast back to the table's units.
     """
@@ -35,6 +39,7 @@ class Context:
     names: Tensor
     mean: np.ndarray
     scale: np.ndarray
+    beside: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     def unscale(self, quantiles: np.ndarray) -> np.ndarray:
         """Scaled quantiles `(n, C, H, Q)` in the units of the table, in double precision."""
@@ -51,9 +56,10 @@ class Contexts:
         model: with one objective that forecasts.
         table: what it reads.
         fill: whether gaps are filled forward and read as observed, as in training.
+        steps: rows that will be forecast after the table's last ones.
     """
 
-    def __init__(self, model: Model, table: Table, fill: bool) -> None:
+    def __init__(self, model: Model, table: Table, fill: bool, steps: int = 0) -> None:
         assert model.spec is not None
         facts: Mapping[str, Any] = model.spec.data["series"]
         self.table, self.length, self.together = table, int(facts["context"]), bool(facts.get("together"))
@@ -61,6 +67,9 @@ class Contexts:
         self.filled, known = fill_forward(table.values, table.starts, table.lengths)
         self.seen = known if fill else ~np.isnan(table.values)
         self.names, self.mean, self.scale = _known(table, facts, _reads_levels(model))
+        covariates = facts.get("covariates", [])
+        with_calendar = len(covariates) > len(table.covariates.names)
+        self.beside = read_beside(table, covariates, with_calendar, int(facts["horizon"]), steps)
 
     def at(self, series: np.ndarray, rows: np.ndarray) -> Context:
         """The context before each origin.
@@ -82,6 +91,7 @@ class Contexts:
             torch.from_numpy(self.names[series]),
             mean,
             scale,
+            None if self.beside is None else partial(self.beside.at, series, rows, self.length),
         )
 
     def check(self, series: np.ndarray, rows: np.ndarray) -> None:

@@ -5,6 +5,7 @@ Shapes: E series, R rows of all series laid end to end, C channels.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, Samples, Split
+from .beside import Given, fit_beside
 from .table import NYC_WEATHER, Columns, Table, read_table
 from .views import MODALITY, SeriesView, Viewed, makers
 from .windows import SPLIT, Span, Windows, split_spans, window_origins
@@ -43,6 +45,7 @@ class Tables(Data):
         freq: pandas' name of the time between rows; None infers it.
         gaps: `forward` fills what is missing with the last value and counts it as observed;
             `mask` leaves it out of the context, the loss and the figures.
+        covariates: what is known beside the values, further channels of every sample.
         together: a sample is a window of all channels of a wide table, rather than of one.
         stride: rows between the training windows of one series.
         split: shares of each series' rows that train, validate and test; or three numbers of rows,
@@ -64,6 +67,7 @@ class Tables(Data):
         value: str = "y",
         freq: str | None = None,
         gaps: Literal["forward", "mask"] = "mask",
+        covariates: Given | None = None,
         together: bool = False,
         stride: int = 1,
         split: tuple[float, float, float] = SPLIT,
@@ -77,7 +81,8 @@ class Tables(Data):
             if number < 1:
                 raise UserError(f"expected data.{name} to be at least 1, but got {number}")
         self.path, self.context, self.horizon, self.stride = path, context, horizon, stride
-        self.columns, self.freq, self.gaps = Columns(time, series, value), freq, gaps
+        self.given = covariates or Given()
+        self.columns, self.freq, self.gaps = Columns(time, series, value, self.given.roles()), freq, gaps
         self.together, self.split = together, split
         self.view_options = views
         self._table: Table | None = None
@@ -100,6 +105,7 @@ class Tables(Data):
         scaled = (filled - self.mean[owner]) / self.scale[owner]
         self.values = torch.from_numpy(np.nan_to_num(scaled, nan=0.0).astype(np.float32))
         self.observed: Tensor = torch.from_numpy(observed)
+        self.beside = fit_beside(table, self.given.calendar, self.spans["train"].high, self.horizon)
         self._table = table
 
     @property
@@ -117,6 +123,8 @@ class Tables(Data):
 
         `names` are those of every series and channel, `mean` and `scale` what its train rows gave;
         `trained` and `validated` are the last stamps of each series' train and validation rows.
+        `covariates` have a name, a role, mean and scale of the train rows, and follow the channels of
+        every sample; `levels` are those of columns that are no numbers.
         """
         step, table = self.table.step, self.table
         return {
@@ -130,6 +138,8 @@ class Tables(Data):
                 "mean": self.mean.ravel().tolist(),
                 "scale": self.scale.ravel().tolist(),
                 "together": self.together,
+                "covariates": [] if self.beside is None else self.beside.facts(),
+                "levels": {name: list(levels) for name, levels in table.covariates.levels.items()},
                 "trained": table.stamps(self.spans["train"].high - 1),
                 "validated": table.stamps(self.spans["val"].high - 1),
             }
@@ -151,7 +161,15 @@ class Tables(Data):
         size = (self.context, self.horizon if horizon is None else horizon)
         origins = window_origins(self.spans[split], self.table.starts, *size, stride)
         series = np.searchsorted(self.table.starts, origins, side="right") - 1
-        return Windows(self.values, self.observed, origins, *size, self.together, view, series)
+        beside = None if self.beside is None else partial(self._beside, series, origins)
+        return Windows(self.values, self.observed, origins, *size, self.together, view, series, beside)
+
+    def _beside(self, series: np.ndarray, origins: np.ndarray, which: Tensor) -> tuple[Tensor, Tensor]:
+        """The covariates of some windows `(n,)`, `(n, K, L)`, and which of them are observed."""
+        assert self.beside is not None
+        chosen = which.numpy()
+        rows = origins[chosen] - self.table.starts[series[chosen]]
+        return self.beside.at(series[chosen], rows, self.context)
 
     def predicted(self, prediction: Tensor, model: Model) -> pd.DataFrame | None:
         """Forecasts of every test window, `unique_id, ds, cutoff`, `median` and a column a quantile."""

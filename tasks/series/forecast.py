@@ -10,6 +10,7 @@ import pandas as pd
 
 from ...tokenizers.errors import UserError
 from ..run import Run, load, write_json
+from .beside import Given
 from .future import Future, predict_future
 from .table import Columns, Table, read_table, to_table
 
@@ -104,7 +105,9 @@ def _predict(run: Run, table: Table, horizon: int | None) -> Future:
 def as_table(run: Run, table: pd.DataFrame | str | Path) -> Table:
     """A data frame or a file, read as the run's own data was. Raises UserError as `read_table`."""
     given = settings(run)
-    columns = Columns(**{name: given[name] for name in ("time", "series", "value") if name in given})
+    names = {name: given[name] for name in ("time", "series", "value") if name in given}
+    levels = run.description["spec"]["data"]["series"].get("levels", {})
+    columns = Columns(**names, roles=Given(**(given.get("covariates") or {})).roles(), levels=levels)
     if isinstance(table, pd.DataFrame):
         return to_table(table, columns, given.get("freq"))
     return read_table(str(table), columns, given.get("freq"))

@@ -86,8 +86,10 @@ def predict_future(model: Model, table: Table, horizon: int | None, fill: bool) 
     steps = head.horizon if horizon is None else horizon
     if steps < 1:
         raise UserError(f"expected a horizon of at least 1 row, but got {steps}")
-    contexts = Contexts(model, table, fill)
+    contexts = Contexts(model, table, fill, steps)
     series = np.arange(len(table.ids))
     contexts.check(series, table.lengths)
+    if contexts.beside is not None:
+        contexts.beside.check(table, steps)
     quantiles = forecast_at(model, contexts, series, table.lengths, steps)
     return Future(table, quantiles.reshape(-1, *quantiles.shape[2:]), head.quantiles, head.horizon)

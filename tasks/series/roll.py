@@ -55,16 +55,19 @@ def roll(model: Model, context: Context, steps: int, together: bool = False) -> 
     head = forecaster(model)
     values, observed, names = context.values, context.observed, context.names
     samples = len(values)
+    each = 1 if together else values.shape[1]  # samples that an origin gives
     if not together:
         values, observed, names = (column.flatten(0, 1).unsqueeze(1) for column in (values, observed, names))
     levels = head.levels.to(values)
-    blocks, count, length = [_quantiles(model, values, observed, names)], len(levels), values.shape[2]
+    beside = _covariates(context, 0, each)
+    blocks, count, length = [_quantiles(model, values, observed, names, beside)], len(levels), values.shape[2]
     paths, seen, path_names = (column.repeat_interleave(count, 0) for column in (values, observed, names))
     while sum(block.shape[2] for block in blocks) < steps:
         latest = blocks[-1].permute(0, 3, 1, 2).flatten(0, 1)  # path k follows quantile k
         paths = torch.cat([paths, latest], dim=2)[..., -length:]
         seen = torch.cat([seen, torch.ones_like(latest, dtype=torch.bool)], dim=2)[..., -length:]
-        mixture = _quantiles(model, paths, seen, path_names).unflatten(0, (-1, count)).movedim(1, 4)
+        beside = _covariates(context, sum(block.shape[2] for block in blocks), each * count)
+        mixture = _quantiles(model, paths, seen, path_names, beside).unflatten(0, (-1, count)).movedim(1, 4)
         blocks.append(torch.quantile(mixture.flatten(3), levels, dim=3).movedim(0, 3))
     return torch.cat(blocks, dim=2)[:, :, :steps].reshape(samples, -1, steps, count)
 
@@ -77,8 +80,20 @@ def forecaster(model: Model) -> Forecasting:
     return found[0]
 
 
-def _quantiles(model: Model, values: Tensor, observed: Tensor, names: Tensor) -> Tensor:
-    """One application of the model: `(n, C, L)` -> `(n, C, H, Q)`."""
+def _covariates(context: Context, ahead: int, times: int) -> tuple[Tensor, Tensor] | None:
+    """Covariates of a look-back `ahead` rows after each origin, `times` over for its samples."""
+    if context.beside is None:
+        return None
+    values, observed = context.beside(ahead)
+    return values.repeat_interleave(times, 0), observed.repeat_interleave(times, 0)
+
+
+def _quantiles(
+    model: Model, values: Tensor, observed: Tensor, names: Tensor, beside: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """One application of the model: `(n, C, L)`, and covariates `(n, K, L)` -> `(n, C, H, Q)`."""
+    if beside is not None:
+        values, observed = torch.cat([values, beside[0]], dim=1), torch.cat([observed, beside[1]], dim=1)
     view = View("series", values, observed=observed, targets={"name": names})
     quantiles: Tensor = model.predict(view)
     return quantiles

@@ -125,12 +125,14 @@ def _rows_until(table: Table, facts: Mapping[str, Any], part: str) -> np.ndarray
     """`(E,)` rows of each series up to the stamp that a run's `facts` give; 0 for series it does not know."""
     stamps, names = facts.get(part, []), facts.get("names", [])
     each = max(1, len(names) // max(1, len(stamps)))
-    known = {name: stamps[place // each] for place, name in enumerate(names) if stamps}
-    until = [known.get(name) for name in table.names[:: len(table.channels)]]
-    rows = np.zeros(len(until), np.int64)
-    for stamp in {stamp for stamp in until if stamp is not None}:
-        here = np.array([other == stamp for other in until])
-        rows[here] = table.grid.searchsorted(pd.Timestamp(stamp), side="right") - table.first[here]
+    places = {name: place // each for place, name in enumerate(names) if stamps}
+    place = np.array([places.get(name, -1) for name in table.names[:: len(table.channels)]])
+    rows = np.zeros(len(place), np.int64)
+    if (place >= 0).any():
+        until = pd.to_datetime(
+            np.array(stamps, dtype=object)[place[place >= 0]], utc=table.grid.tz is not None
+        )
+        rows[place >= 0] = table.grid.searchsorted(until, side="right") - table.first[place >= 0]
     return np.clip(rows, 0, None)
 
 

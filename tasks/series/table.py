@@ -5,7 +5,8 @@ Shapes: E series, R rows of all series laid end to end, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ...tokenizers.errors import UserError, did_you_mean
+from .covariates import Covariates, Role, encode
 from .frequency import Step, find_step, regular_grid
 from .stamps import read_stamps
 
@@ -30,11 +32,15 @@ class Columns:
         time: of the time stamps.
         series: of the series' names in a long table; a table without this column is wide.
         value: of the values in a long table.
+        roles: of covariates, by column.
+        levels: of covariates that are no numbers, as a model knows them; others are found.
     """
 
     time: str = "ds"
     series: str = "unique_id"
     value: str = "y"
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Table:
         grid: every time stamp from the earliest to the latest.
         step: the time between rows.
         columns: what the file called its columns.
+        covariates: of the same rows, and of those after the last value.
     """
 
     ids: tuple[str, ...]
@@ -62,6 +69,7 @@ class Table:
     grid: pd.DatetimeIndex
     step: Step
     columns: Columns
+    covariates: Covariates
 
     @property
     def starts(self) -> np.ndarray:
@@ -90,7 +98,22 @@ class Table:
         if self.ids != ("",):
             columns[self.columns.series] = np.array(self.ids, dtype=object)[owner]
         columns |= {name: self.values[kept, place] for place, name in enumerate(self.channels)}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns | self._written(kept))
+
+    def _written(self, kept: np.ndarray) -> dict[str, Any]:
+        """The covariates of some rows `(R,)` as they were read."""
+        beside = self.covariates.laid(self.lengths)
+        written: dict[str, Any] = {}
+        for name in self.columns.roles:
+            levels = beside.levels.get(name)
+            if levels is None:
+                written[name] = beside.values[kept, beside.names.index(name)]
+                continue
+            places = [beside.names.index(f"{name}={level}") for level in levels]
+            chosen = beside.values[kept][:, places]
+            found = np.array([*levels, None], dtype=object)
+            written[name] = found[np.where(np.nansum(chosen, axis=1) > 0, chosen.argmax(1), -1)]
+        return written
 
     def future(self, horizon: int) -> list[pd.DatetimeIndex]:
         """The `horizon` stamps after the last row of each series."""
@@ -138,7 +161,8 @@ def to_table(
             f"expected a column {columns.value!r} in the long table {name}, "
             f"but its columns are {_listed(frame)}"
         )
-    channels = [columns.value] if long else [str(c) for c in frame.columns if c != columns.time]
+    beside = (columns.time, *columns.roles)
+    channels = [columns.value] if long else [str(c) for c in frame.columns if c not in beside]
     if not channels:
         raise UserError(f"expected at least one column of values beside {columns.time!r} in {name}")
     values = np.column_stack([_numbers(frame[channel], name) for channel in channels])
@@ -150,29 +174,52 @@ def to_table(
     _refuse_duplicates(time, owner, ids, name)
     step = find_step(time, owner, freq, name)
     grid, where = regular_grid(time, step, name)
-    return _lay_out(tuple(ids), tuple(channels), values, owner, where, grid, step, columns)
+    covariates = encode(frame, columns.roles, owner, tuple(ids), columns.levels, name)
+    first, lengths, ahead = _extents(values, owner, where, columns, tuple(ids), name)
+    laid = _laid(values, owner, where, first, lengths)
+    beside_rows = _laid(covariates.values, owner, where, first, lengths + ahead)
+    covariates = replace(covariates, values=beside_rows, lengths=lengths + ahead).spread()
+    return Table(tuple(ids), tuple(channels), laid, lengths, first, grid, step, columns, covariates)
 
 
-def _lay_out(
-    ids: tuple[str, ...],
-    channels: tuple[str, ...],
+def _extents(
     values: np.ndarray,
     owner: np.ndarray,
     where: np.ndarray,
-    grid: pd.DatetimeIndex,
-    step: Step,
     columns: Columns,
-) -> Table:
-    """Every series from its first to its last stamp, end to end; rows that are not there are NaN."""
-    first = np.full(len(ids), len(grid))
-    last = np.full(len(ids), -1)
-    np.minimum.at(first, owner, where)
-    np.maximum.at(last, owner, where)
-    lengths = last - first + 1
+    ids: Sequence[str],
+    name: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where on the grid each series starts, its rows, and the rows after them that only covariates have.
+
+    All `(E,)`. Without known covariates every row counts as one of the series.
+
+    Raises:
+        UserError: a series has covariates and no value.
+    """
+    known = "known" in columns.roles.values()
+    counts = ~np.isnan(values).all(1) if known else np.ones(len(values), dtype=bool)
+    first, last, end = np.full(len(ids), np.iinfo(np.int64).max), np.full(len(ids), -1), np.full(len(ids), -1)
+    np.minimum.at(first, owner[counts], where[counts])
+    np.maximum.at(last, owner[counts], where[counts])
+    np.maximum.at(end, owner, where)
+    if (last < 0).any():
+        raise UserError(
+            f"expected values of the series {ids[int(last.argmin())]!r} in {name}, but it has none"
+        )
+    return first, last - first + 1, end - last
+
+
+def _laid(
+    values: np.ndarray, owner: np.ndarray, where: np.ndarray, first: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """`lengths` rows of every series from its first, end to end; rows that are not there are NaN."""
     starts = np.cumsum(lengths) - lengths
-    rows = np.full((int(lengths.sum()), len(channels)), np.nan)
-    rows[starts[owner] + where - first[owner]] = values
-    return Table(ids, channels, rows, lengths, first, grid, step, columns)
+    row = where - first[owner]
+    inside = (row >= 0) & (row < lengths[owner])
+    rows = np.full((int(lengths.sum()), values.shape[1]), np.nan)
+    rows[starts[owner[inside]] + row[inside]] = values[inside]
+    return rows
 
 
 def _read(path: str) -> pd.DataFrame:

@@ -5,7 +5,7 @@ Shapes: E series, R rows of all series, C channels, n windows, L rows of context
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,7 @@ class Windows:
         together: an item is a window of all channels, rather than of one.
         view: name of the view.
         series: `(n,)` which of the E series each window is of.
+        beside: draws the covariates `(n, K, L)` of some windows, and which of them are observed.
     """
 
     def __init__(
@@ -114,9 +115,11 @@ class Windows:
         together: bool = False,
         view: str = "train",
         series: np.ndarray | None = None,
+        beside: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.values, self.observed, self.origins = values, observed, torch.from_numpy(origins)
         self.context, self.horizon, self.together, self.view = context, horizon, together, view
+        self.beside = beside
         self.each = 1 if together else values.shape[1]
         self.series = (
             torch.zeros(len(origins), dtype=torch.long) if series is None else torch.from_numpy(series)
@@ -130,18 +133,22 @@ class Windows:
         return key[1]
 
     def collate(self, items: Sequence[int]) -> Batch:
-        """One view: `data` and `observed` `(n, C, L)`, and three targets.
+        """One view: `data` and `observed` `(n, C + K, L)`, and three targets.
 
         They are `future` and `future_observed` `(n, C, H)`, and `name` `(n, C)`, the index of each
-        sequence among the table's names.
+        sequence among the table's names. The K covariates come last and are no targets.
         """
         index = torch.tensor(items)
         rows = self.origins[index // self.each].unsqueeze(1) + torch.arange(-self.context, self.horizon)
         values, observed = (self._draw(column, rows, index) for column in (self.values, self.observed))
+        context, seen = values[..., : self.context], observed[..., : self.context]
+        if self.beside is not None:
+            more, more_seen = self.beside(index // self.each)
+            context, seen = torch.cat([context, more], dim=1), torch.cat([seen, more_seen], dim=1)
         view = View(
             "series",
-            values[..., : self.context],
-            observed=observed[..., : self.context],
+            context,
+            observed=seen,
             targets={
                 "future": values[..., self.context :],
                 "future_observed": observed[..., self.context :],
