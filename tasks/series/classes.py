@@ -147,6 +147,6 @@ class LabelledSamples:
 def channel_scale(series: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:
     """Mean and deviation `(C,)` of each channel over all steps of `series` `(C, T)`; of a still one, 1."""
     rows = np.concatenate(series, axis=1).astype(np.float64)
-    mean, deviation = np.nanmean(rows, axis=1), np.nanstd(rows, axis=1)
-    still = deviation <= 1e-9 * np.abs(mean)
-    return mean.tolist(), np.where(still, 1.0, deviation).tolist()
+    mean, deviation = np.nan_to_num(np.nanmean(rows, axis=1)), np.nanstd(rows, axis=1)
+    moves = deviation > 1e-9 * np.abs(mean)  # not of a channel of which nothing is observed
+    return mean.tolist(), np.where(moves, deviation, 1.0).tolist()
