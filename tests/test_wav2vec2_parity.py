@@ -1,15 +1,13 @@
 """The whole wav2vec 2.0 encoder against torchaudio and Hugging Face, with their random weights copied in."""
 
-import re
-from collections.abc import Mapping
-
 import pytest
 import torch
 import torchaudio
-from torch import Tensor, nn
-from triptych.backbones.encoder import BlockOptions, Encoder
-from triptych.tokenizers.audio import Positions
-from triptych.tokenizers.audio_waveform import WAV2VEC2, WaveformFrames
+from torch import nn
+from triptych.tasks.weights.port import built
+from triptych.tasks.weights.registry import recognise
+from triptych.tasks.weights.source import open_source
+from triptych.tokenizers.audio_waveform import WAV2VEC2
 from triptych.tokenizers.tokens import concat
 from triptych.tokenizers.view import View
 
@@ -18,77 +16,14 @@ SHAPES = {"base": (768, 12, 12, "group", False), "large": (1024, 24, 16, "layer"
 #: Three convolutions, even and odd kernels, and an encoder of two blocks.
 TINY = ((13, 10, 5), (13, 3, 2), (13, 2, 2))
 
-TORCHAUDIO = {
-    "feature_extractor.": "",
-    "conv_layers.": "layers.",
-    "encoder.feature_projection.layer_norm": "feature_norm",
-    "encoder.feature_projection.projection": "project",
-    "encoder.transformer.pos_conv_embed": "position",
-    "attention.out_proj": "attn.proj",
-    "feed_forward.intermediate_dense": "mlp.fc1",
-    "feed_forward.output_dense": "mlp.fc2",
-    "final_layer_norm": "norm2",
-}
-HUGGING_FACE = {
-    "feature_extractor.": "",
-    "conv_layers.": "layers.",
-    "feature_projection.layer_norm": "feature_norm",
-    "feature_projection.projection": "project",
-    "encoder.pos_conv_embed": "position",
-    "attention.out_proj": "attn.proj",
-    "feed_forward.intermediate_dense": "mlp.fc1",
-    "feed_forward.output_dense": "mlp.fc2",
-    "final_layer_norm": "norm2",
-    "encoder.": "encoder.transformer.",
-}
 
-
-def carry(
-    state: Mapping[str, Tensor], names: Mapping[str, str], norm: str, pre_norm: bool
-) -> dict[str, Tensor]:
-    """Another project's weights under our names: tokenizer's first, then `blocks.` and `norm.`."""
-    ours: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        for theirs, replacement in names.items():
-            name = name.replace(theirs, replacement)
-        ours[name] = tensor
-    for index in range(sum(".attn.proj.weight" in name for name in ours)):
-        prefix = f"encoder.transformer.layers.{index}."
-        for kind in ("weight", "bias"):
-            parts = [ours.pop(f"{prefix}attention.{part}_proj.{kind}") for part in "qkv"]
-            ours[f"{prefix}attn.qkv.{kind}"] = torch.cat(parts)
-    ours = {
-        re.sub(r"^layers\.(\d+)\.layer_norm", rf"layers.\1.{norm}_norm", name): t for name, t in ours.items()
-    }
-    ours = {
-        re.sub(r"^encoder\.transformer\.layers\.(\d+)\.layer_norm", r"blocks.\1.norm1", n): t
-        for n, t in ours.items()
-    }
-    ours = {name.replace("encoder.transformer.layers.", "blocks."): tensor for name, tensor in ours.items()}
-    last = "final." if pre_norm else ""
-    return {
-        name.replace("encoder.transformer.layer_norm", f"{last}norm"): tensor for name, tensor in ours.items()
-    }
-
-
-def ours(shape: tuple[int, int, int, str, bool], convolutions: tuple, kernel: int, groups: int) -> tuple:
-    width, depth, heads, norm, large = shape
-    tokenizer = WaveformFrames(
-        convolutions, norm, bias=large, positions=Positions(kernel, groups, norm=not large)
-    )
-    tokenizer.build(width, {"rate": 16000})
-    options = BlockOptions(norm_first=large, norm_eps=1e-5)
-    return tokenizer.eval(), Encoder(width, depth, heads, final_norm=large, block=options).eval()
-
-
-def load(tokenizer: nn.Module, encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Every parameter of ours is given, and every one of theirs is used, but their mask token."""
-    blocks = {name: tensor for name, tensor in weights.items() if name.startswith("blocks.")}
-    blocks |= {name.removeprefix("final."): t for name, t in weights.items() if name.startswith("final.")}
-    encoder.load_state_dict(blocks)
-    rest = {n: t for n, t in weights.items() if not n.startswith(("blocks.", "final.", "masked_spec_embed"))}
-    missing, unexpected = tokenizer.load_state_dict(rest, strict=False)
-    assert sorted(missing) == ["mask_token", "prefix_tokens"] and not unexpected
+def transplanted(original: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Tokenizer and encoder with another project's weights, every one of which is used."""
+    source = open_source(original)
+    carried = recognise(source).read(source)
+    assert (carried.unexpected, carried.aside) == ([], [])
+    model, _ = built(carried)
+    return model.tokenizers["audio"], model.encoder
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -113,8 +48,7 @@ def of_torchaudio(
 def test_equals_torchaudio(large: bool) -> None:
     shape = (34, 2, 2, "layer" if large else "group", large)
     theirs = randomise(of_torchaudio(shape, TINY, 8, 2))
-    tokenizer, encoder = ours(shape, TINY, 8, 2)
-    load(tokenizer, encoder, carry(theirs.state_dict(), TORCHAUDIO, shape[3], large))
+    tokenizer, encoder = transplanted(theirs)
     waveforms = [torch.randn(length) for length in (401, 557, 401, 211)]
     packed = encoder(concat([tokenizer(View("audio", waveforms))])).layers[-1][0]
     for waveform, values in zip(waveforms, packed.per_sequence(packed.values), strict=True):
@@ -125,8 +59,7 @@ def test_equals_torchaudio(large: bool) -> None:
 def test_equals_torchaudio_layer_by_layer_with_gradients(large: bool) -> None:
     shape = (34, 2, 2, "layer" if large else "group", large)
     theirs = randomise(of_torchaudio(shape, TINY, 7, 2))
-    tokenizer, encoder = ours(shape, TINY, 7, 2)
-    load(tokenizer, encoder, carry(theirs.state_dict(), TORCHAUDIO, shape[3], large))
+    tokenizer, encoder = transplanted(theirs)
     mine, other = torch.randn(2, 311).requires_grad_(), torch.empty(2, 311).requires_grad_()
     other.data.copy_(mine.data)
     layers = encoder(concat([tokenizer(View("audio", list(mine)))]), (1, 2)).layers
@@ -152,8 +85,7 @@ def test_equals_hugging_face(large: bool) -> None:
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2,
     )  # fmt: skip
     theirs = randomise(Wav2Vec2Model(config))
-    tokenizer, encoder = ours(shape, TINY, 8, 2)
-    load(tokenizer, encoder, carry(theirs.state_dict(), HUGGING_FACE, shape[3], large))
+    tokenizer, encoder = transplanted(theirs)
     waveforms = torch.randn(3, 401)
     packed = encoder(concat([tokenizer(View("audio", list(waveforms)))])).layers[-1][0]
     expected = theirs(waveforms).last_hidden_state
@@ -165,8 +97,7 @@ def test_equals_hugging_face(large: bool) -> None:
 def test_equals_torchaudio_at_full_size(name: str) -> None:
     shape = SHAPES[name]
     theirs = of_torchaudio(shape, WAV2VEC2, 128, 16).eval()
-    tokenizer, encoder = ours(shape, WAV2VEC2, 128, 16)
-    load(tokenizer, encoder, carry(theirs.state_dict(), TORCHAUDIO, shape[3], shape[4]))
+    tokenizer, encoder = transplanted(theirs)
     waveform = torch.randn(1, 16000)
     with torch.no_grad():
         values = encoder(concat([tokenizer(View("audio", list(waveform)))])).layers[-1][0].values

@@ -22,6 +22,8 @@ from .view import View
 
 #: A series whose deviation is below this share of its mean's size is taken for constant (fp32).
 CONSTANT = 1e-6
+#: What `floored` adds to the variance.
+FLOOR = 1e-5
 #: Deviation of learned positions at the start.
 POSITION_STD = 0.02
 
@@ -41,8 +43,9 @@ class SeriesWindows(Tokenizer):
         end: `repeat` appends `stride` copies of the last value (PatchTST's padding), so that the
             last window reaches past the end; `align` lets the last window end with the series
             and leaves out the oldest remainder.
-        normalise: `instance` takes each sequence's mean away and divides by its deviation; `last`
-            takes its last observed value away; `none` leaves it in the units of the data.
+        normalise: `instance` takes each sequence's mean away and divides by its deviation; `floored`
+            does so after 1e-5 was added to the variance (Hugging Face's PatchTST); `last` takes its
+            last observed value away; `none` leaves it in the units of the data.
         level: whether each window also reads what was taken away, in the units of the data.
         known: whether every series that was trained on adds a learned vector of its own. Others,
             and views without the target `name`, go without.
@@ -57,7 +60,7 @@ class SeriesWindows(Tokenizer):
         patch: int = 16,
         stride: int = 8,
         end: Literal["repeat", "align"] = "repeat",
-        normalise: Literal["instance", "last", "none"] = "instance",
+        normalise: Literal["instance", "floored", "last", "none"] = "instance",
         level: bool = False,
         known: bool = False,
         positions: Literal["learned", "sincos", "none"] = "learned",
@@ -194,6 +197,14 @@ def statistics(series: Tensor, observed: Tensor) -> Stats:
     return Stats(mean, torch.where(scale > CONSTANT * mean.abs(), scale, 1.0))
 
 
+def floored(series: Tensor, observed: Tensor) -> Stats:
+    """The same, with `FLOOR` added to the variance instead of a word about constant series."""
+    stats = statistics(series, observed)
+    centred = torch.where(observed, series - stats.mean, 0.0)
+    variance = centred.square().sum(1, keepdim=True) / observed.sum(1, keepdim=True).clamp(min=1)
+    return Stats(stats.mean, (variance + FLOOR).sqrt())
+
+
 def normalise(series: Tensor, stats: Stats) -> Tensor:
     """Instance normalisation (Kim et al. 2022, RevIN without its affine map), `(N, T)` -> `(N, T)`."""
     return (series - stats.mean) / stats.scale
@@ -218,7 +229,7 @@ def unchanged(series: Tensor, observed: Tensor) -> Stats:
     return Stats(series.new_zeros(len(series), 1), series.new_ones(len(series), 1))
 
 
-STATISTICS = {"instance": statistics, "last": latest, "none": unchanged}
+STATISTICS = {"instance": statistics, "floored": floored, "last": latest, "none": unchanged}
 
 
 def _equal_lengths(view: View) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:

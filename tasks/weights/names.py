@@ -43,7 +43,8 @@ def restore(ours: Mapping[str, Tensor], table: Table) -> tuple[State, State]:
     for theirs, name in _patterns(table):
         for found in [match for key in ours if (match := _regex(name).fullmatch(key))]:
             if found[0] in rest:
-                parts = rest.pop(found[0]).chunk(len(theirs))
+                whole = rest.pop(found[0])
+                parts = whole.chunk(len(theirs)) if len(theirs) > 1 else (whole,)
                 for part, tensor in zip(theirs, parts, strict=True):
                     state[_fill(part, found.groups())] = tensor
     return state, rest

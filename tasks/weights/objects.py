@@ -48,6 +48,5 @@ def _torchaudio(model: Any) -> dict[str, Any]:
     return {
         "heads": transformer.layers[0].attention.num_heads,
         "conv_stride": [layer.stride for layer in speech.feature_extractor.conv_layers],
-        "do_stable_layer_norm": transformer.layer_norm_first is False,
-        "layer_norm_first": transformer.layers[0].layer_norm_first,
+        "do_stable_layer_norm": transformer.layers[0].layer_norm_first,
     }

@@ -83,7 +83,9 @@ def built(carried: Carried) -> tuple[Model, list[str]]:
         expected = tuple(ours[first].shape) if first in ours else "no such weight"
         raise UserError(f"the weight {first!r} must be {expected}, but is {shapes.get(first, 'missing')}")
     model.load_state_dict({name: tensor.float() for name, tensor in carried.weights.items()}, strict=False)
-    return model.eval(), sorted(ours.keys() - shapes.keys())
+    return model.eval(), sorted(
+        name for name, tensor in ours.items() if name not in shapes and tensor.numel()
+    )
 
 
 def export_weights(run: Run, name: str) -> State:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from ...tokenizers.errors import UserError, did_you_mean
-from . import dinov2, huggingface_image, timm
+from . import dinov2, huggingface_image, patchtst, timm, wav2vec2
 from .family import Family, Source
 
 #: In the order in which they are asked whether they know some weights.
-FAMILIES: tuple[Family, ...] = (*dinov2.FAMILIES, *timm.FAMILIES, *huggingface_image.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *dinov2.FAMILIES,
+    *timm.FAMILIES,
+    *huggingface_image.FAMILIES,
+    *wav2vec2.FAMILIES,
+    *patchtst.FAMILIES,
+)
 
 
 def family(name: str) -> Family:
