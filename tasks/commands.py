@@ -339,6 +339,7 @@ COMMANDS = (
             Option("family", "NAME", "whose names the weights bear (default: found by the names)"),
             Option("part", "NAME", "of a checkpoint with several: teacher or student (default: the teacher)"),
             Option("heads", "N", "of attention, where nothing says it", whole),
+            Option("size", "N", "pixels a side that positions are resampled to, once and for all", whole),
             JSON,
         ),
         "triptych weights import dinov2_vits14_pretrain.pth --output runs/dinov2",

@@ -91,6 +91,7 @@ def load_weights(model: Model, directory: Path) -> str:
     theirs, ours = load_file(path), model.state_dict()
     if model.teacher is None and (directory / "model.json").is_file():
         theirs = _evaluated(theirs, read_description(directory)["model"].get("evaluate_with", "student"))
+    theirs, resampled = _adapted(theirs, model, directory)
     matched = {
         name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape
     }
@@ -100,10 +101,29 @@ def load_weights(model: Model, directory: Path) -> str:
     reshaped = sorted(name for name in theirs if name in ours and name not in matched)
     missing, unused = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
     report = f"{len(matched)} of {len(ours)} weights taken from {path}"
-    for word, names in (("of another shape", reshaped), ("fresh", missing), ("unused", unused)):
+    kinds = {"resampled": resampled, "of another shape": reshaped, "fresh": missing, "unused": unused}
+    for word, names in kinds.items():
         if names:
             report += f"; {len(names)} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
     return report
+
+
+def _adapted(
+    weights: dict[str, Tensor], model: Model, directory: Path
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights as this model's tokenizers can take them, such as positions at another size; and which."""
+    from ..tokenizers.tokenizer import Tokenizer
+
+    adapted = dict(weights)
+    facts = read_description(directory)["spec"]["data"] if (directory / "model.json").is_file() else {}
+    for modality, tokenizer in model.tokenizers.items():
+        assert isinstance(tokenizer, Tokenizer)
+        for stem in (f"tokenizers.{modality}.", f"teacher.tokenizers.{modality}."):
+            own = {name.removeprefix(stem): t for name, t in weights.items() if name.startswith(stem)}
+            if own and modality in facts:
+                found = tokenizer.adapt(own, facts[modality])
+                adapted |= {stem + name: tensor for name, tensor in found.items()}
+    return adapted, sorted(name for name in weights if adapted[name].shape != weights[name].shape)
 
 
 def _evaluated(weights: dict[str, Tensor], branch: str) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from triptych.cli import main
-from triptych.tasks.run import load
+from triptych.tasks.build import build_model
+from triptych.tasks.run import load, load_weights
 from triptych.tasks.weights.names import beneath, carry, restore
 from triptych.tasks.weights.source import open_source
 from triptych.tokenizers.errors import UserError
@@ -124,6 +125,31 @@ def test_training_starts_from_imported_weights(folder: Path, photos: Path, tmp_p
     assert new.description["spec"]["data"]["image"]["pixels"]["mean"] == [0.4, 0.5, 0.6]
     before, after = old.model.encoder.state_dict(), new.model.encoder.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_positions_are_resized_for_training_at_another_size(folder: Path, tmp_path: Path) -> None:
+    """The 3 x 3 positions of `fit --init`'s run become 5 x 5, as the tokenizer itself would resample them."""
+    assert main(["weights", "import", str(folder), "--output", str(tmp_path / "run")]) == 0
+    old = load(tmp_path / "run")
+    arguments = {"patch": 8, "resampling": {"antialias": False}}
+    grid = {"class_path": "triptych.tokenizers.image.ImagePatches", "init_args": arguments}
+    model = {"tokenizers": {"image": grid}, "encoder": old.description["model"]["encoder"], "objectives": {}}
+    new = build_model(model)
+    new.build({"train": "image"}, {"image": {"channels": 3, "size": [40, 40], "classes": []}})
+    said = load_weights(new, tmp_path / "run")
+    assert "1 resampled (tokenizers.image.position_embedding)" in said and "another shape" not in said
+    expected = old.model.tokenizers["image"].position_grid(5, 5)
+    assert torch.equal(new.tokenizers["image"].position_embedding, expected)
+
+
+def test_positions_can_be_resized_at_import(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    words = ["weights", "import", str(file), "--heads", "3", "--size", "24", "--output", run]
+    assert main(words) == 0
+    assert "resized     1: tokenizers.image.position_embedding (4, 24) -> (9, 24)" in capsys.readouterr().out
+    assert load(run).model.tokenizers["image"].grid == (3, 3)
 
 
 def test_mistakes_are_one_sentence(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

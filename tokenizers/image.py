@@ -129,14 +129,28 @@ class ImagePatches(Tokenizer):
         """Positions `(R * Q, D)` of a grid; learnt ones are resampled if it is not the data's."""
         if self.positions == "sincos":
             return sincos(_positions(1, rows, columns, self.proj.weight.device), self.width)
-        if (rows, columns) == self.grid:
-            return self.position_embedding
-        learned = self.position_embedding.T.reshape(1, self.width, *self.grid)
+        return self._resample(self.position_embedding, self.grid, (rows, columns))
+
+    def adapt(self, weights: Mapping[str, Tensor], data: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Learnt positions for images of `data`'s size, resampled for those of this tokenizer's."""
+        adapted = dict(weights)
+        learned = adapted.get("position_embedding")
+        if learned is not None and self.positions == "learned":
+            rows, columns = data["size"][0] // self.patch[0], data["size"][1] // self.patch[1]
+            if rows * columns == len(learned):  # the patches are of one size
+                adapted["position_embedding"] = self._resample(learned, (rows, columns), self.grid)
+        return adapted
+
+    def _resample(self, learned: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        """Positions `(N, D)` of one grid (rows, columns) -> those of another."""
+        if new == old:
+            return learned
         how, scale = self.resampling, None
         if how.offset:
-            scale = [(new + how.offset) / old for new, old in zip((rows, columns), self.grid, strict=True)]
-        size = (rows, columns) if scale is None else None
-        resampled = F.interpolate(learned, size, scale, mode="bicubic", antialias=how.antialias)
+            scale = [(to + how.offset) / side for to, side in zip(new, old, strict=True)]
+        size = new if scale is None else None
+        grid = learned.T.reshape(1, -1, *old)
+        resampled = F.interpolate(grid, size, scale, mode="bicubic", antialias=how.antialias)
         return resampled.flatten(2)[0].T
 
     def num_tokens(self, shape: Sequence[int]) -> int:

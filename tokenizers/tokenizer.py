@@ -74,6 +74,10 @@ class Tokenizer(nn.Module):
         """Make the modality's own weights; sets `source_dim`, `feature_dim` and `length` where it has one."""
         raise TypeError(f"{type(self).__name__} must define setup()")
 
+    def adapt(self, weights: Mapping[str, Tensor], data: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Weights of a tokenizer of this kind that was sized by other `data`, as this one can take them."""
+        return dict(weights)
+
     def embed(self, view: View) -> Embedded:
         """Content tokens of `view`, before masking and positions."""
         raise TypeError(f"{type(self).__name__} must define embed()")

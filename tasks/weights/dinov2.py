@@ -26,6 +26,8 @@ NAMES = ImageNames(
     aside=("head", "dino_head", "ibot_head"),
 )
 CHUNKED = re.compile(r"(.*\bblocks\.)\d+\.(\d+\..*)")
+#: Positions of the released weights: a class token and 37 x 37 patches of 14. They are judged at 224 pixels.
+RELEASED = 1 + 37**2
 #: Gate and value of SwiGLU are packed in `w12`, in our order.
 SWIGLU: Table = {"blocks.*.mlp.w12.*": "blocks.*.mlp.fc1.*", "blocks.*.mlp.w3.*": "blocks.*.mlp.fc2.*"}
 
@@ -34,7 +36,14 @@ def read(source: Source) -> Carried:
     """Facebook's weights as ours."""
     state = {unchunked(name): tensor for name, tensor in source.state.items()}
     registers = any(name.endswith("register_tokens") for name in state)
-    traits = ImageTraits(source.config.get("heads"), resampling=Resampling() if registers else DINO)
+    positions = max(
+        (tensor.shape[1] for name, tensor in state.items() if name.endswith("pos_embed")), default=0
+    )
+    traits = ImageTraits(
+        source.config.get("heads"),
+        reads=(224, 224) if positions == RELEASED else None,
+        resampling=Resampling() if registers else DINO,
+    )
     return read_image(state, NAMES, {**SWIGLU, **TIMM}, traits)
 
 

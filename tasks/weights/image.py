@@ -21,7 +21,8 @@ from .names import State, Table, aside, beneath, carry, count, with_stem
 from .shapes import heads_of, ratio_of
 
 TOKENIZER, ENCODER, HEAD = "tokenizers.image.", "encoder.", "objective.members.classification.head."
-IMAGENET = Pixels([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+#: As Facebook judges its models: the shorter side scaled to 256 pixels, the middle 224 read.
+IMAGENET = Pixels([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], "bicubic", 224 / 256)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,6 @@ EMBEDDER = "encoder.embedder.input_embedding"
 POSITIONS = "encoder.positional_encoder.position_enc"
 CLASS = "encoder.positional_encoder.cls_token"
 FORECAST, REBUILD = f"{MEMBERS}forecast.head.", f"{MEMBERS}reconstruction.head."
-#: What Hugging Face adds to a series' variance.
-FLOOR = 1e-5
 STEM = "encoder.layers.*."
 
 
@@ -135,7 +133,7 @@ def _model(weights: State, config: Mapping[str, Any], batch: bool) -> dict[str, 
         "patch": config["patch_length"],
         "stride": config["patch_stride"],
         "end": "align",
-        "floor": FLOOR,
+        "normalise": "floored",
         "prefix": ["class"] if len(weights[f"{TOKENIZER}prefix_tokens"]) else [],
     }
     block = {
@@ -170,6 +168,10 @@ def write(ours: State, model: nn.Module) -> State:
         or tokenizer.end != "align"
     ):
         raise UserError("the format expects windows with learnt positions that end with the series")
+    if tokenizer.level or tokenizer.known or tokenizer.normalise not in ("instance", "floored"):
+        raise UserError(
+            "the format expects series normalised by mean and deviation, and nothing read besides"
+        )
     weight = ours[f"{TOKENIZER}project.weight"]
     value, observed = weight.chunk(2, dim=1)
     if observed.any():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...tokenizers.errors import UserError
+from ...tokenizers.tokenizer import Tokenizer
 from ..build import build_model
 from ..model import Model
 from ..run import Run, load, save, write_json
@@ -34,6 +36,7 @@ def import_weights(
     name: str | None = None,
     part: str | None = None,
     heads: int | None = None,
+    size: int | None = None,
 ) -> tuple[Run, Report]:
     """Make a run directory of published weights.
 
@@ -43,6 +46,7 @@ def import_weights(
         name: of the family; by the names of the weights unless given.
         part: of a checkpoint with several.
         heads: of attention, where nothing says it.
+        size: pixels a side that positions are resampled to, once and for all.
 
     Raises:
         UserError: no weight matches, the family is not known, or the directory holds a run already.
@@ -52,7 +56,7 @@ def import_weights(
         raise UserError(f"{str(output)!r} holds a run already; name another --output")
     found = open_source(source, part, heads)
     kind = recognise(found) if name is None else family(name)
-    carried = kind.read(found)
+    carried, resized = resize(kind.read(found), size)
     model, missing = built(carried)
     matched = sorted(carried.weights)
     directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,33 @@ def import_weights(
     }
     save(model, config, directory)
     (directory / "config.yaml").write_text(dump(config), encoding="utf-8")
-    return load(directory), Report(found.name, kind.name, matched, missing, carried.unexpected, carried.aside)
+    return load(directory), Report(
+        found.name, kind.name, matched, missing, carried.unexpected, carried.aside, resized
+    )
+
+
+def resize(carried: Carried, size: int | None) -> tuple[Carried, list[str]]:
+    """The weights for images of another size, and what was done to their shapes.
+
+    Raises:
+        UserError: they are of no images.
+    """
+    if size is None:
+        return carried, []
+    if carried.modality != "image":
+        raise UserError(f"--size is for images, but these weights are of {carried.modality}")
+    facts, stem = carried.facts | {"size": [size, size]}, "tokenizers.image."
+    tokenizer = build_model(carried.model, "the imported weights").tokenizers["image"]
+    assert isinstance(tokenizer, Tokenizer)
+    tokenizer.build(carried.model["encoder"]["width"], facts)
+    own = {name.removeprefix(stem): t for name, t in carried.weights.items() if name.startswith(stem)}
+    found = {stem + name: tensor for name, tensor in tokenizer.adapt(own, carried.facts).items()}
+    shapes = {
+        name: (tuple(carried.weights[name].shape), tuple(tensor.shape)) for name, tensor in found.items()
+    }
+    resized = [f"{name} {old} -> {new}" for name, (old, new) in shapes.items() if old != new]
+    reading = carried.reading | {"size": [size, size]}
+    return replace(carried, weights=carried.weights | found, facts=facts, reading=reading), resized
 
 
 def built(carried: Carried) -> tuple[Model, list[str]]:
@@ -120,10 +150,11 @@ def import_command(
     family: str | None = None,
     part: str | None = None,
     heads: int | None = None,
+    size: int | None = None,
     json: str | None = None,
 ) -> None:
     """Import, and say what became of every weight."""
-    run, report = import_weights(source, output, family, part, heads)
+    run, report = import_weights(source, output, family, part, heads, size)
     print("\n".join([*report.lines(), f"the run is in {run.directory}"]))
     if json is not None:
         write_json(Path(json), report.plain())
