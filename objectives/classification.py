@@ -55,10 +55,7 @@ class Classification(Predictor):
         Raises:
             UserError: the data has no labels, or only one class.
         """
-        classes = spec.facts(self.view).get("classes") or []
-        if len(classes) < 2:
-            found = f"only {classes[0]!r}" if classes else "no labels"
-            raise UserError(f"classification needs at least 2 classes, but the data has {found}")
+        classes = classes_of(spec, self.view)
         self.head = nn.Linear(spec.width, len(classes))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -103,3 +100,12 @@ def pooled(tokens: Tokens, pool: str, entries: int) -> Tensor:
     owner = torch.tensor(tokens.sample, device=features.device)
     counts = torch.bincount(owner, minlength=entries).unsqueeze(1)
     return features.new_zeros(entries, features.shape[1]).index_add(0, owner, features) / counts
+
+
+def classes_of(spec: Spec, view: str) -> list[str]:
+    """The classes of a view's data. Raises UserError where there are fewer than two."""
+    classes = spec.facts(view).get("classes") or []
+    if len(classes) < 2:
+        found = f"only {classes[0]!r}" if classes else "no labels"
+        raise UserError(f"classification needs at least 2 classes, but the data has {found}")
+    return list(classes)

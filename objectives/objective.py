@@ -5,7 +5,7 @@ Shapes: N sequences, S packed tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -187,3 +187,8 @@ class Predictor(Objective):
     def predict(self, tokens: Tokens, view: View) -> Any:
         """What the head says of one view's tokens: logits, quantiles, emissions."""
         raise TypeError(f"{type(self).__name__} must define predict()")
+
+    def predict_from(self, layers: Sequence[Tokens], view: View) -> Any:
+        """The same of all that it reads, in the order of `reads`; a head of several layers defines it."""
+        (tokens,) = layers
+        return self.predict(tokens, view)

@@ -91,9 +91,17 @@ def numbers(text: str) -> str:
     return text
 
 
+def mfcc(text: str) -> str:
+    """The one kind of features that needs no run. Raises ValueError for any other word."""
+    if text != "mfcc":
+        raise ValueError(text)
+    return text
+
+
 EXPECTED: dict[Callable[[str], Any], str] = {
     whole: "a whole number of at least 1",
     positive: "a number above 0",
+    mfcc: "mfcc",
     head: "linear or nonlinear",
     numbers: "objects or classes",
 }
@@ -104,6 +112,9 @@ JSON = Option("json", "FILE", "write the figures, as JSON, to this file too")
 TRUST = Option("trust", "PACKAGE", "let configs name classes of this package too", repeat=True)
 POOL = Option("pool", "WAY", "tokens to one vector: class, mean, class+mean, or auto", default="auto")
 BESIDE = Option("beside", "RUN", "a run trained from scratch with labels: a row for its own head")
+AUDIO = Option(
+    "data.path", "AUDIO", "audio files, folders or manifests (default: the run's test part)", repeat=True
+)
 SECTIONS = {
     "model": Option("model.KEY", "VALUE", "change the model, as in --model.objectives.dino.weight 2"),
     "data": Option("data.KEY", "VALUE", "other data, or parameters of it, as in --data.path DIR"),

@@ -141,9 +141,12 @@ class Data(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any] | Windows:
         """Shuffled anew each epoch by (seed, epoch); a last short batch is dropped if others exist."""
         samples = self.samples("train")
-        sampler = EpochSampler(len(samples), self.seed)
-        loader = self._loader(samples, sampler, len(samples) > self.batch_size)
+        loader = self._loader(samples, self.order(samples), len(samples) > self.batch_size)
         return loader if self.window == 1 else Windows(loader, self.window, self.counts)
+
+    def order(self, samples: Samples) -> EpochSampler:
+        """The order of a training epoch: every sample once, by (seed, epoch)."""
+        return EpochSampler(len(samples), self.seed)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """In order, with epoch 0's draws, every sample."""

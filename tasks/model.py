@@ -119,12 +119,13 @@ class Model(nn.Module):
             raise UserError(f"the model must have one objective that predicts, but has {able or 'none'}")
         name = objective or able[0]
         head: nn.Module = self.objective[name]
-        (read,) = self.objective[name].reads()  # a head reads the branch and layer that it was trained on
+        reads = self.objective[name].reads()  # a head reads the branch and layers that it was trained on
         if self.evaluate_with == "teacher":  # and the averaged head the average of them
             assert self.teacher is not None
-            head, read = self.teacher.heads[name], replace(read, branch="teacher")
+            head, reads = self.teacher.heads[name], tuple(replace(read, branch="teacher") for read in reads)
         assert isinstance(head, Predictor)
-        return head.predict(self.encode({read.view: view}, [read])[read], view)
+        encoded = self.encode({reads[0].view: view}, reads)
+        return head.predict_from([encoded[read] for read in reads], view)
 
     def predictors(self) -> dict[str, Predictor]:
         """The objectives whose heads are used after training, by name."""

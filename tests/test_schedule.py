@@ -24,6 +24,9 @@ from triptych.backbones.schedule import Schedule, value
         (Schedule(2.0, warmup=0.5), 0.25, 1.0),
         (Schedule(2.0, warmup=0.5), 0.75, 2.0),
         (Schedule(2.0, 6.0, warmup=1.0), 0.5, 1.0),
+        (Schedule(2.0, 6.0, warmup=0.2, hold=0.4, shape="linear"), 0.5, 2.0),
+        (Schedule(2.0, 6.0, warmup=0.2, hold=0.4, shape="linear"), 0.7, 3.0),
+        (Schedule(2.0, 32.0, shape="exponential"), 0.25, 4.0),
         (Schedule(2.0, 6.0), -1.0, 2.0),
         (Schedule(2.0, 6.0), 2.0, 6.0),
     ],
@@ -37,6 +40,13 @@ def test_dinos_momentum_rises_to_one() -> None:
     momentum = [Schedule(0.996, 1.0)(step / 100) for step in range(101)]
     assert momentum == sorted(momentum)
     assert (momentum[0], momentum[50], momentum[100]) == pytest.approx((0.996, 0.998, 1.0))
+
+
+def test_three_stages() -> None:
+    """fairseq's tri-stage, phase ratio .1, .4, .5 and final scale .05."""
+    rate = Schedule(1e-4, 5e-6, warmup=0.1, warmup_from=1e-6, hold=0.4, shape="exponential")
+    assert [rate(p) for p in (0.0, 0.1, 0.3, 0.5, 1.0)] == pytest.approx([1e-6, 1e-4, 1e-4, 1e-4, 5e-6])
+    assert rate(0.75) == pytest.approx(1e-4 * 0.05**0.5)
 
 
 def test_a_number_is_its_own_schedule() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -17,6 +19,7 @@ from .manifest import read_clips, split_by_hash
 from .sampling import GroupSampler, Sampling, SecondsSampler, tempered
 from .segments import MODALITY, Segments, Whole
 from .text import alphabet_of, encode, normalise
+from .units import MFCC_CLUSTERS, Units, make_units, mfcc_features
 from .views import AudioSamples, AudioView
 
 if TYPE_CHECKING:
@@ -78,6 +81,8 @@ class Audio(Data):
         normalise: give each clip mean 0 and variance 1; None does as the weights it starts from were
             trained, or does not.
         sampling: how an epoch of training is put together.
+        units: units of the frames for masked prediction: a file of `triptych cluster`, or `mfcc` for
+            100 clusters of the training clips' MFCC, made when training starts.
         columns: what the manifest's columns are for.
         limits: of splits, unusable files, lengths and memory.
         workers: processes that load.
@@ -95,6 +100,7 @@ class Audio(Data):
         batch_seconds: float = 60.0,
         normalise: bool | None = None,
         sampling: Sampling | None = None,
+        units: str | None = None,
         columns: Columns | None = None,
         limits: Limits | None = None,
         workers: int = 0,
@@ -105,7 +111,7 @@ class Audio(Data):
         self.declared = views or {"train": AudioView()}
         self.segment, self.batch_seconds, self.normalise = segment, batch_seconds, normalise
         self.sampling, self.columns = sampling or Sampling(), columns or Columns()
-        self.limits = limits or Limits()
+        self.limits, self.units = limits or Limits(), units
         self.classes: list[str] = []
         self.alphabet: list[str] = []
         longest = segment or self.limits.longest
@@ -181,9 +187,23 @@ class Audio(Data):
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """Rate (Hz), whether clips are normalised, and classes and alphabet where the data has them."""
-        known = {"classes": self.classes, "alphabet": self.alphabet}
+        known = {"classes": self.classes, "alphabet": self.alphabet, "units": self._count_units()}
         present = {name: fact for name, fact in known.items() if fact}
         return {MODALITY: {"rate": self.rate, "normalise": bool(self.normalise), **present}}
+
+    def _count_units(self) -> int:
+        """K, known for `mfcc` before there are any."""
+        if self.units is None:
+            return 0
+        return MFCC_CLUSTERS if self.units == "mfcc" else self._read_units().count
+
+    @cache  # noqa: B019  a data module lives as long as its run
+    def _read_units(self) -> Units:
+        assert self.units is not None
+        if self.units != "mfcc":
+            return Units.read(Path(self.units).expanduser())
+        features, clock = mfcc_features(self.rate)
+        return make_units(self.clips, self.indices("train"), features, clock, MFCC_CLUSTERS, self.seed)
 
     def names(self, split: Split) -> list[str]:
         """File names of a split's clips; none where the split has none."""
@@ -224,14 +244,15 @@ class Audio(Data):
             waveforms = Segments(self.clips, voices, round(self.segment * self.rate), self.seed)
         views = {PLAIN: AudioView()} if plain else self.declared
         tokenizer = self.tokenizers.get(MODALITY)
-        return AudioSamples(waveforms, views, tokenizer, self.rate, self.seed, self.noises)
+        units = None if plain or self.units is None else self._read_units()
+        return AudioSamples(waveforms, views, tokenizer, self.rate, self.seed, self.noises, units)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of like length, anew each epoch; languages and corpora by their tempered shares."""
-        samples = self.samples("train")
+    def order(self, samples: Samples) -> EpochSampler:
+        """Every sample once, or languages and corpora by their tempered shares."""
         if self.sampling.language is None and self.sampling.corpus is None:
-            return self._loader(samples, EpochSampler(len(samples), self.seed), False)
-        return self._loader(samples, self._by_language(samples), False)
+            return super().order(samples)
+        assert isinstance(samples, AudioSamples)
+        return self._by_language(samples)
 
     def _by_language(self, samples: AudioSamples) -> GroupSampler:
         """Draws by language and corpus.

@@ -41,6 +41,7 @@ class Drawn:
 class Waveforms(Protocol):
     """Waveforms by (epoch, index), of lengths known beforehand."""
 
+    clips: Clips
     lengths: list[int]
 
     def draw(self, epoch: int, index: int) -> Drawn:

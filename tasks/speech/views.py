@@ -16,8 +16,10 @@ from ...tokenizers.view import Batch, View
 from ..data import generator
 from .augment import ChannelMask, Mixing, Noise, add_noise, mix, speed
 from .clips import Clips
+from .clock import Clock
 from .masks import SpanMask
 from .segments import MODALITY, Drawn, Waveforms
+from .units import Units
 
 
 @dataclass
@@ -48,14 +50,14 @@ class Look:
         clean: `(T,)` the same without noise and mixing, or None where there is neither.
         masked: `(L,)` bool, or None.
         muted: `(D,)` bool, or None.
-        factor: of its speed.
+        units: `(L,)` of its frames, or None.
     """
 
     data: Tensor
     clean: Tensor | None = None
     masked: Tensor | None = None
     muted: Tensor | None = None
-    factor: float = 1.0
+    units: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class AudioSamples:
         rate: Hz.
         seed: of all that is drawn.
         noises: clips of noise, by the path that a view names.
+        units: of the frames of `clips`, or None.
     """
 
     def __init__(
@@ -87,9 +90,12 @@ class AudioSamples:
         rate: int,
         seed: int,
         noises: Mapping[str, Clips] | None = None,
+        units: Units | None = None,
     ) -> None:
         self.waveforms, self.views, self.tokenizer = waveforms, dict(views), tokenizer
         self.rate, self.seed, self.noises = rate, seed, dict(noises or {})
+        self.units = units
+        self.clock = None if units is None or tokenizer is None else Clock.of(tokenizer, rate)
 
     def __len__(self) -> int:
         return len(self.waveforms.lengths)
@@ -98,14 +104,12 @@ class AudioSamples:
         """The sample `index` in `epoch`."""
         epoch, index = key
         drawn = self.waveforms.draw(epoch, index)
-        looks = {
-            name: self._look(view, drawn.waveform, epoch, index, name) for name, view in self.views.items()
-        }
+        looks = {name: self._look(view, drawn, epoch, index, name) for name, view in self.views.items()}
         return Item(index, drawn, looks)
 
-    def _look(self, view: AudioView, waveform: Tensor, epoch: int, index: int, name: str) -> Look:
+    def _look(self, view: AudioView, drawn: Drawn, epoch: int, index: int, name: str) -> Look:
         key = (self.seed, epoch, index, name)
-        factor = 1.0
+        waveform, factor = drawn.waveform, 1.0
         if view.speed is not None:
             faster, drawn_factor = speed(waveform, view.speed, generator(*key, "speed"))
             if self._frames(faster):  # what is too short to be played faster stays as it is
@@ -123,8 +127,14 @@ class AudioSamples:
             muted=None
             if view.channels is None
             else view.channels.draw(self._width(), generator(*key, "channels")),
-            factor=factor,
+            units=self._units(drawn, waveform, factor),
         )
+
+    def _units(self, drawn: Drawn, waveform: Tensor, factor: float) -> Tensor | None:
+        if self.units is None or self.clock is None:
+            return None
+        table = self.waveforms.clips.table
+        return self.units.of(drawn, table, self.clock, self._frames(waveform), factor)
 
     def _frames(self, waveform: Tensor) -> int:
         return len(waveform) if self.tokenizer is None else self.tokenizer.num_tokens(waveform.shape)
@@ -155,6 +165,7 @@ class AudioSamples:
         looks = [item.looks[name] for item in items]
         masks = [look.masked for look in looks if look.masked is not None]
         muted = [look.muted for look in looks if look.muted is not None]
+        units = [look.units for look in looks if look.units is not None]
         clean = [look.clean for look in looks if look.clean is not None]
         return View(
             modality=MODALITY,
@@ -163,7 +174,7 @@ class AudioSamples:
             masked=torch.cat(masks) if masks else None,
             muted=torch.stack(muted) if muted else None,
             targets=targets,
-            ragged=ragged,
+            ragged={**ragged, "units": units} if units else ragged,
             rate=self.rate,
             ids=tuple(item.index for item in items),
         )

@@ -1,0 +1,212 @@
+"""`triptych transcribe` and `triptych align`: words with their times, from a run trained with CTC."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...objectives.ctc import edits
+from ...tokenizers.errors import UserError
+from ..panel import Row
+from ..run import Run, load
+from ..table import print_rows, record
+from .check import write_table
+from .clips import Clips
+from .data import Audio
+from .decode import Decoder, Span, Transcript, align, beam_decoder, greedy_decoder
+from .emissions import Listener
+from .manifest import MANIFESTS
+from .text import normalise
+from .textgrid import write_textgrid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Resamplings of the utterances for an interval.
+RESAMPLED = 1000
+
+
+def recordings(run: Run, listener: Listener, paths: Sequence[str]) -> tuple[Clips, list[int]]:
+    """The clips that paths name, or the test part of the run's own data where none is named."""
+    if paths:
+        clips = listener.clips(paths)
+        return clips, list(range(len(clips)))
+    data = run.data()
+    assert isinstance(data, Audio)
+    return data.clips, data.indices("test")
+
+
+def transcribe(
+    listener: Listener, clips: Clips, indices: Sequence[int], decoder: Decoder | None = None
+) -> pd.DataFrame:
+    """One row a clip: its place, `text`, `confidence`, `words`, and the manifest's own text as `reference`.
+
+    Args:
+        listener: the run's head.
+        clips: recordings.
+        indices: of those to transcribe.
+        decoder: greedy unless given.
+    """
+    import pandas as pd
+
+    decoder = decoder or greedy_decoder(listener.alphabet, listener.clock)
+    rows = []
+    for index, emissions in listener.emissions(clips, indices):
+        row, found = clips.table.iloc[index], decoder(emissions)
+        rows.append(
+            {
+                "path": row["path"],
+                "start": row["start"],
+                "end": row["start"] + row["seconds"],
+                "text": found.text,
+                "confidence": round(found.confidence, 4),
+                "words": jsonlib.dumps([_listed(w, row["start"]) for w in found.words], ensure_ascii=False),
+                **({"reference": row["text"]} if "text" in row else {}),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _listed(word: Span, start: float) -> list[Any]:
+    return [word.text, round(start + word.start, 3), round(start + word.end, 3), round(word.confidence, 3)]
+
+
+def error_rates(references: Sequence[str], texts: Sequence[str]) -> list[Row]:
+    """Word and character error rates by jiwer, over the normalised references that are not empty.
+
+    The 95 % intervals resample the utterances.
+    """
+    import jiwer
+
+    pairs = [(normalise(one), other) for one, other in zip(references, texts, strict=True)]
+    pairs = [pair for pair in pairs if pair[0]]
+    if not pairs:
+        return []
+    given, said = (list(column) for column in zip(*pairs, strict=True))
+    rows = []
+    for metric, rate, split in (("WER", jiwer.wer, str.split), ("CER", jiwer.cer, list)):
+        wrong = np.array(
+            [edits(_numbers(split(a), split(b)), _numbers(split(b), split(a))) for a, b in pairs]
+        )
+        size = np.array([len(split(a)) for a in given])
+        drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLED, len(pairs)))
+        low, high = np.quantile(wrong[drawn].sum(1) / size[drawn].sum(1), (0.025, 0.975))
+        rows.append(Row("this run", metric, float(rate(given, said)), float(low), float(high), False))
+    return rows
+
+
+def _numbers(tokens: Sequence[str], others: Sequence[str]) -> list[int]:
+    place = {token: index for index, token in enumerate(sorted({*tokens, *others}))}
+    return [place[token] for token in tokens]
+
+
+def transcribe_command(
+    run: str,
+    paths: Sequence[str],
+    output: str | None = None,
+    chunk: float = 30.0,
+    beam: int | None = None,
+    lm: str | None = None,
+    lm_weight: float = 2.0,
+    json: str | None = None,
+) -> None:
+    """Transcribe into a manifest, or onto the terminal; error rates where the manifest has texts."""
+    from rich.console import Console
+
+    if output is not None and Path(output).suffix.lower() not in MANIFESTS:
+        raise UserError(f"expected --output to end in {', '.join(MANIFESTS)}, but got {output!r}")
+    loaded = load(run)
+    listener = Listener(loaded, chunk)
+    decoder = None
+    if beam is not None or lm is not None:
+        decoder = beam_decoder(listener.alphabet, listener.clock, beam or 50, lm, lm_weight)
+    clips, indices = recordings(loaded, listener, paths)
+    table = transcribe(listener, clips, indices, decoder)
+    console = Console(soft_wrap=True)
+    if output is None:
+        for path, text in zip(table["path"], table["text"], strict=True):
+            console.print(f"{shown(path, Path.cwd())}\t{text}", markup=False, highlight=False)
+    else:
+        home = Path(output).absolute().parent
+        write_table(table.assign(path=[shown(path, home) for path in table["path"]]), Path(output))
+        console.print(f"{len(table)} transcripts in {output}", highlight=False)
+    told(console, clips.set_aside)
+    rows = error_rates(list(table["reference"]), list(table["text"])) if "reference" in table else []
+    if rows:
+        print_rows(f"transcripts against the manifest's texts, {run}", rows)
+        record(loaded.directory, "transcribe", rows, json)
+
+
+def align_texts(
+    listener: Listener, clips: Clips, indices: Sequence[int]
+) -> tuple[dict[int, Transcript], dict[str, str]]:
+    """The clips' texts with their times, and by name why a clip has none."""
+    aligned: dict[int, Transcript] = {}
+    aside = dict(clips.set_aside)
+    for index, emissions in listener.emissions(clips, indices):
+        row = clips.table.iloc[index]
+        try:
+            text = normalise(row["text"])
+            aligned[index] = align(emissions, text, listener.alphabet, listener.clock)
+        except UserError as error:
+            aside[str(row["name"])] = str(error)
+    return aligned, aside
+
+
+def align_command(run: str, paths: Sequence[str], output: str = "alignment", json: str | None = None) -> None:
+    """Write `words.csv` and a TextGrid for each clip into a folder.
+
+    Raises:
+        UserError: the manifest has no texts, or none can be aligned.
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    loaded = load(run)
+    listener = Listener(loaded)
+    clips, indices = recordings(loaded, listener, paths)
+    if "text" not in clips.table:
+        raise UserError("expected --data.path to name a manifest with a column `text`, but it has none")
+    aligned, aside = align_texts(listener, clips, indices)
+    if not aligned:
+        name, reason = next(iter(aside.items()))
+        raise UserError(f"none of the {len(indices)} texts can be aligned, the first being {name}: {reason}")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = []
+    for index, found in aligned.items():
+        row = clips.table.iloc[index]
+        name = f"{index:05}-{Path(row['path']).stem}.TextGrid"
+        write_textgrid(folder / name, row["seconds"], {"words": found.words, "letters": found.letters})
+        place = {"path": shown(row["path"], folder.absolute()), "textgrid": name}
+        for word in found.words:
+            times = {"start": row["start"] + word.start, "end": row["start"] + word.end}
+            words.append({**place, **asdict(word), **times})
+    pd.DataFrame(words).round(4).to_csv(folder / "words.csv", index=False)
+    console = Console(soft_wrap=True)
+    console.print(f"{len(words)} words of {len(aligned)} clips in {folder / 'words.csv'}", highlight=False)
+    told(console, aside)
+    if json is not None:
+        from ..run import write_json
+
+        write_json(Path(json), {"clips": len(aligned), "words": len(words), "set_aside": aside})
+
+
+def shown(path: str, home: Path) -> str:
+    """A path relative to `home` where it lies under it, else whole."""
+    whole = Path(os.path.abspath(path))
+    return str(whole.relative_to(home)) if whole.is_relative_to(home) else str(whole)
+
+
+def told(console: Any, aside: dict[str, str]) -> None:
+    """Name what was set aside."""
+    if aside:
+        console.print(f"{len(aside)} set aside:", highlight=False)
+    for name, reason in list(aside.items())[:10]:
+        console.print(f"  {name}: {reason}", markup=False, highlight=False)
