@@ -1,0 +1,110 @@
+"""The commands of speech alone, as `commands.py` has those of all."""
+
+from __future__ import annotations
+
+from .command import (
+    AUDIO,
+    JSON,
+    RUN,
+    TRUST,
+    Command,
+    Option,
+    Options,
+    Overrides,
+    folder,
+    mfcc,
+    positive,
+    whole,
+)
+
+
+def _manifest(options: Options, overrides: Overrides) -> None:
+    roots = options.pop("roots")
+    from .speech.check import manifest_command
+
+    manifest_command(roots, **options)
+
+
+def _cluster(options: Options, overrides: Overrides) -> None:
+    run, paths = options.pop("run"), options.pop("data_path")
+    from .speech.cluster import cluster_command
+
+    cluster_command(paths, None if run is None else folder(run), **options)
+
+
+def _transcribe(options: Options, overrides: Overrides) -> None:
+    run, paths = folder(options.pop("run")), options.pop("data_path")
+    from .speech.transcribe import transcribe_command
+
+    transcribe_command(run, paths, **options)
+
+
+def _align(options: Options, overrides: Overrides) -> None:
+    run, paths = folder(options.pop("run")), options.pop("data_path")
+    from .speech.transcribe import align_command
+
+    align_command(run, paths, **options)
+
+
+SPEECH = (
+    Command(
+        "manifest",
+        "list the audio files of folders, with their durations, after a check of each",
+        (
+            Option(
+                "roots", "DIR", "folder of audio, or a manifest", positional=True, repeat=True, required=True
+            ),
+            Option("output", "FILE", "CSV, TSV, JSONL or Parquet file to write", default="manifest.csv"),
+            JSON,
+        ),
+        "triptych manifest recordings more/recordings --output manifest.csv",
+        _manifest,
+    ),
+    Command(
+        "cluster",
+        "units of audio frames by k-means, which HuBERT learns to predict",
+        (
+            Option("data.path", "AUDIO", "folders, manifests or files", required=True, repeat=True),
+            Option("run", "RUN", "cluster the tokens of this run"),
+            Option("layer", "N", "block of the run, counted from 1 (default: the last, normalised)", whole),
+            Option("features", "mfcc", "cluster MFCC instead of a run's tokens", mfcc),
+            Option("rate", "HZ", "of the audio for MFCC", whole, 16000),
+            Option("clusters", "K", "number of units", whole, 100),
+            Option("output", "FILE", "Parquet file to write, for data.units", default="units.parquet"),
+            JSON,
+            TRUST,
+        ),
+        "triptych cluster --run runs/hubert-1 --layer 3 --data.path recordings --clusters 500",
+        _cluster,
+    ),
+    Command(
+        "transcribe",
+        "what is said in audio, with the times of the words",
+        (
+            RUN,
+            AUDIO,
+            Option("output", "FILE", "manifest to write: CSV, TSV, JSONL or Parquet (default: print)"),
+            Option("chunk", "SECONDS", "longer audio is heard in overlapping chunks", positive, 30.0),
+            Option("beam", "N", "paths kept by a beam search (default: greedy decoding)", whole),
+            Option("lm", "FILE", "KenLM model of words (ARPA) for the beam search"),
+            Option("lm-weight", "W", "of the language model", positive, 2.0),
+            JSON,
+            TRUST,
+        ),
+        "triptych transcribe --run runs/ctc-1 --data.path talk.mp3 calls --output transcripts.csv",
+        _transcribe,
+    ),
+    Command(
+        "align",
+        "when each word of known texts is said",
+        (
+            RUN,
+            AUDIO,
+            Option("output", "DIR", "folder for words.csv and TextGrids", default="alignment"),
+            JSON,
+            TRUST,
+        ),
+        "triptych align --run runs/ctc-1 --data.path manifest.csv --output alignment",
+        _align,
+    ),
+)
