@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..objectives.classification import Classification
+from ..objectives.quantiser import GumbelQuantiser
 from ..objectives.rotation import Rotation
 from ..tokenizers.view import Batch
 from .data import Data, Samples, Split
@@ -151,7 +152,7 @@ def constants(model: Model) -> dict[str, float]:
                 found[f"{name}/ln_prototypes"] = math.log(prototypes)
             if isinstance(part, Classification | Rotation):
                 found[f"{name}/ln_classes"] = math.log(part.head.out_features)
-            if quantiser is not None:
+            if isinstance(quantiser, GumbelQuantiser):
                 found[f"{name}/codebooks"] = float(quantiser.groups)
         centres = [
             float(b.norm()) for buffer, b in member.named_buffers() if buffer.split(".")[-1] == "centre"
