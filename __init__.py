@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .tasks.fit import fit as fit
     from .tasks.model import Model as Model
     from .tasks.run import load as load
+    from .tasks.weights.port import import_weights as import_weights
     from .tokenizers.errors import UserError as UserError
     from .tokenizers.tokens import Tokens as Tokens
     from .tokenizers.view import View as View
@@ -31,6 +32,7 @@ PUBLIC = {
     "View": "tokenizers.view",
     "attend": "backbones.attention",
     "fit": "tasks.fit",
+    "import_weights": "tasks.weights.port",
     "load": "tasks.run",
 }
 """Each public name and the module, relative to the package, that defines it."""
