@@ -13,6 +13,7 @@ from triptych.cli import main
 from triptych.tasks.build import build_model
 from triptych.tasks.run import Run, load, save
 from triptych.tasks.series.backtest import Backtest, backtest
+from triptych.tasks.series.beside import Given
 from triptych.tasks.series.data import Tables
 from triptych.tasks.series.frames import models
 from triptych.tasks.series.skill import skills
@@ -35,27 +36,31 @@ def wide_table(rows: int = ROWS, walk: bool = False) -> pd.DataFrame:
     return frame
 
 
-def untrained(folder: Path, table: pd.DataFrame) -> Run:
+def untrained(folder: Path, table: pd.DataFrame, covariates: dict[str, Any] | None = None) -> Run:
     """A run directory as `fit` leaves it, its weights drawn at random."""
     table.to_csv(folder / "table.csv", index=False)
     arguments = {"path": str(folder / "table.csv"), "context": CONTEXT, "horizon": HORIZON, "batch_size": 64}
     tokenizer, head = "tokenizers.series.SeriesWindows", "objectives.forecasting.Forecasting"
+    axes = ["along"] if covariates is None else ["across"]
     config: dict[str, Any] = {
         "model": {
             "tokenizers": {
                 "series": {"class_path": f"triptych.{tokenizer}", "init_args": {"patch": 6, "stride": 4}}
             },
-            "encoder": {"width": 12, "depth": 1, "heads": 2},
+            "encoder": {"width": 12, "depth": 1, "heads": 2, "axes": axes},
             "objectives": {
                 "forecast": {"class_path": f"triptych.{head}", "init_args": {"quantiles": QUANTILES}}
             },
         },
-        "data": {"class_path": "triptych.tasks.series.data.Tables", "init_args": arguments},
+        "data": {
+            "class_path": "triptych.tasks.series.data.Tables",
+            "init_args": arguments | {"covariates": covariates},
+        },
         "trainer": {"max_steps": 2, "enable_progress_bar": False},
     }
     torch.manual_seed(0)
     model = build_model(config["model"])
-    data = Tables(**arguments)
+    data = Tables(**arguments, covariates=None if covariates is None else Given(**covariates))  # type: ignore[arg-type]
     data.setup()
     model.build(data.views(), data.facts())
     save(model, config, folder)
@@ -232,6 +237,28 @@ def test_the_command_prints_writes_and_draws(
     assert written["pooled"]["MASE"]["triptych"] == pytest.approx(found.value("MASE"), abs=1e-5)
     assert len(written["by_step"]["coverage 80 %"]["triptych_online"]) == HORIZON
     assert main([*words, "--output", "f.txt"]) == 2
+
+
+def test_covariates_of_the_run_are_read_beside_the_values(tmp_path: Path) -> None:
+    table = wide_table().rename(columns={"r": "price"})
+    run = untrained(tmp_path, table, {"known": ["price"], "calendar": True})
+    found = backtest(run, table, windows=3)
+    assert found.frames["unique_id"].unique().tolist() == ["p", "q"]
+    stamps = pd.date_range("2023-10-28", periods=ROWS + HORIZON, freq="h")
+    longer = table.set_index("ds").reindex(stamps).rename_axis("ds").reset_index()
+    longer.loc[ROWS:, "price"] = 7.0
+    frame = run.forecast(longer)
+    assert frame["ds"].min() == stamps[ROWS] and len(frame) == 2 * HORIZON
+    with pytest.raises(
+        UserError, match="known covariate 'price' in 5 rows after the last value, but it is in 0"
+    ):
+        run.forecast(table)
+
+
+def test_peers_stand_beside_where_they_are_installed(run: Run) -> None:
+    pytest.importorskip("lightgbm")
+    found = backtest(run, wide_table(), windows=2)
+    assert np.isfinite(found.value("MASE", "LightGBM")) and np.isfinite(found.value("WQL", "LightGBM"))
 
 
 @pytest.mark.slow
