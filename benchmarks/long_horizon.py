@@ -119,7 +119,7 @@ def main() -> None:
     for horizon, figures in found.items():
         goal, ridge = PUBLISHED.get(name, {}).get(horizon, (None, None))
         print(f"{name} {horizon}: {figures['windows']} windows, to reach {goal}, published ridge {ridge}")
-        for system in figures.keys() - {"windows", "seeds"}:
+        for system in (name for name in figures if name not in ("windows", "seeds")):
             print(f"  {system:24} MSE {figures[system]['mse']:.4f}  MAE {figures[system]['mae']:.4f}")
     minutes = [minutes for _, minutes in trained]
     print(f"{max(m['minutes'] for m in minutes):.1f} minutes the slowest run")
