@@ -118,6 +118,10 @@ class Data(LightningDataModule):
     def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Called before `setup` when training starts from a run: normalise as it did, unless told."""
 
+    def chosen(self) -> Data:
+        """The data that commands on a finished run read: itself, where it is of one kind."""
+        return self
+
     def views(self) -> dict[str, str]:
         """Modality of each view that training batches hold."""
         raise TypeError(f"{type(self).__name__} must define views()")

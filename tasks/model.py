@@ -109,14 +109,22 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def predict(self, view: View, objective: str | None = None) -> Any:
-        """What an objective's head says of `view`; the only one that can predict, unless named.
+        """What an objective's head says of `view`; the only one of its modality, unless named.
 
         Raises:
             UserError: no objective, or more than one, can predict.
         """
-        able = list(self.predictors())
+        assert self.spec is not None
+        able = [
+            name
+            for name, member in self.predictors().items()
+            if all(self.spec.views[read.view].modality == view.modality for read in member.reads())
+        ]
         if objective is None and len(able) != 1:
-            raise UserError(f"the model must have one objective that predicts, but has {able or 'none'}")
+            kind = view.modality
+            raise UserError(
+                f"the model must have one objective that predicts {kind}, but has {able or 'none'}"
+            )
         name = objective or able[0]
         head: nn.Module = self.objective[name]
         reads = self.objective[name].reads()  # a head reads the branch and layers that it was trained on

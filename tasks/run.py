@@ -149,7 +149,7 @@ class Run:
         from .build import build_data
         from .config import merge
 
-        data = build_data(merge([self.directory / "config.yaml"], overrides))
+        data = build_data(merge([self.directory / "config.yaml"], overrides)).chosen()
         data.attach(dict(self.model.tokenizers.items()))  # type: ignore[arg-type]
         data.follow(self.description["spec"]["data"])
         data.prepare_data()
