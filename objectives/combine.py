@@ -49,14 +49,20 @@ class Combined(Objective):
         for _, member in self:
             member.build(spec)
 
-    def forward(self, step: Step) -> Loss:
-        """All members' terms, as `objective/term`, with their weights multiplied in."""
+    def forward(self, step: Step, instead: Mapping[str, tuple[Objective, Step]] | None = None) -> Loss:
+        """All members' terms, as `objective/term`, with their weights multiplied in.
+
+        Args:
+            step: what the members see.
+            instead: by name, objectives that stand in for members, and what they see.
+        """
         terms: dict[str, Term] = {}
         metrics: dict[str, Tensor] = {}
         for index, (name, member) in enumerate(self):
             if not _present(member, step.views):
                 continue
-            loss = member(step)
+            stand_in, seen = (instead or {}).get(name, (member, step))
+            loss = stand_in(seen)
             factor: float | Tensor = value(member.weight, step.progress)
             if self.log_variance is not None:
                 log_variance = self.log_variance[index]

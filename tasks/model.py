@@ -73,12 +73,34 @@ class Model(nn.Module):
             self.teacher.build(self.tokenizers, self.encoder, self.predictors())
 
     def forward(self, batch: Batch, progress: float = 0.0, epoch: float = 0.0) -> Loss:
-        """The loss of a batch: one pass of the student, at most one of the teacher."""
-        reads = [read for read in self.objective.reads() if read.view in batch]
+        """The loss of a batch: one pass of the student, at most one of the teacher.
+
+        In evaluation, heads of a model that is evaluated with its teacher are judged by their averages.
+        """
+        averaged = {} if self.training or self.evaluate_with == "student" else self.predictors()
+        reads = [
+            read
+            for read in self.objective.reads()
+            if read.view in batch
+            and any(read in m.reads() for name, m in self.objective if name not in averaged)
+        ]
         encoded = self.encode(batch, [read for read in reads if read.branch == "student"])
         with torch.no_grad():
             encoded |= self.encode(batch, [read for read in reads if read.branch == "teacher"])
-        return self.objective(Step(batch, encoded, progress, epoch))
+        step = Step(batch, encoded, progress, epoch)
+        return self.objective(step, self._averages(averaged, step))
+
+    def _averages(self, heads: Mapping[str, Predictor], step: Step) -> dict[str, tuple[Objective, Step]]:
+        """Averaged heads, and a step in which they see the tokens of the averaged encoder."""
+        reads = dict.fromkeys(
+            read for head in heads.values() for read in head.reads() if read.view in step.views
+        )
+        if not reads:
+            return {}
+        assert self.teacher is not None
+        told = self.encode(dict(step.views), [replace(read, branch="teacher") for read in reads])
+        seen = replace(step, encoded={read: told[replace(read, branch="teacher")] for read in reads})
+        return {name: (self.teacher.heads[name], seen) for name in heads}  # type: ignore[misc]
 
     def encode(self, batch: Batch, reads: Iterable[Read]) -> dict[Read, Tokens]:
         """Everything `reads` asks for, of one branch, from one packed pass of its encoder."""

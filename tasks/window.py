@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from ..tokenizers.view import Batch
 
 #: By term, what its count will be for a batch.
@@ -23,7 +21,7 @@ class Windows:
             step that an epoch's end cuts short is divided by `size` all the same, as its gradients are.
     """
 
-    def __init__(self, loader: DataLoader[Any], size: int, counts: Counts) -> None:
+    def __init__(self, loader: Any, size: int, counts: Counts) -> None:
         self.loader, self.size, self.counts = loader, size, counts
         self.means: dict[int, dict[str, float]] = {}
 

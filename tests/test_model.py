@@ -285,6 +285,10 @@ def test_an_average_is_used_whole_tokenizer_encoder_and_head() -> None:
     found = made.predict(batch["train"])
     torch.testing.assert_close(found, twin.eval().predict(batch["train"]))
     assert not torch.allclose(found, student, atol=1e-3)
+    judged, expected = made(batch), twin(batch)  # held-out losses are those of what is used later
+    torch.testing.assert_close(judged.total, expected.total)
+    assert judged.terms.keys() == expected.terms.keys()
+    assert not torch.allclose(made.train()(batch).total, expected.total, atol=1e-3)
 
 
 def test_predict_wants_to_know_which_head() -> None:

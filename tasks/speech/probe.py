@@ -118,7 +118,7 @@ def _auc(x: Array, present: NDArray[np.bool_], test: NDArray[np.bool_], strength
 
 
 def logistic(x: Array, y: NDArray[np.bool_], strength: float) -> tuple[Array, Array]:
-    """Logistic regressions of all K letters in one minimisation, 20 times as fast as one after another.
+    """Logistic regressions of all K letters in one minimisation, several times as fast as one after another.
 
     Args:
         x: `(n, F)` standardised features.
@@ -128,7 +128,7 @@ def logistic(x: Array, y: NDArray[np.bool_], strength: float) -> tuple[Array, Ar
     Returns:
         Weights `(F, K)` and bias `(K,)`.
     """
-    from scipy.optimize import minimize  # type: ignore[import-untyped]
+    from scipy.optimize import minimize
 
     shape = (x.shape[1] + 1, y.shape[1])
 
