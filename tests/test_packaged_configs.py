@@ -56,7 +56,8 @@ def test_golden_losses_then_load(name, tmp_path):
     assert losses == pytest.approx([float(line) for line in golden.read_text().split()], rel=2e-3)
 
     run = load(directory)
-    batch = next(iter(run.data().plain("test")))
+    several = {"data.only": "images"} if name.startswith("joint/") else {}
+    batch = next(iter(run.data(several).plain("test")))
     assert list(batch) == [PLAIN]
     tokens = run.model.embed(batch[PLAIN])
     assert tokens.values.shape == (sum(tokens.lengths), run.model.encoder.width)
