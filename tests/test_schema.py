@@ -136,9 +136,8 @@ def test_text_stays_text_where_the_type_wants_it() -> None:
 
 def test_a_scalar_is_no_mapping_of_fields() -> None:
     node = Node(3, Origin("a.yaml", 2))
-    message = (
-        r"^a.yaml:2: expected model.lr to be a mapping of start, end, warmup, warmup_from, shape, but got 3$"
-    )
+    fields = "start, end, warmup, warmup_from, shape, hold"
+    message = rf"^a.yaml:2: expected model.lr to be a mapping of {fields}, but got 3$"
     with pytest.raises(UserError, match=message):
         check(node, Schedule, ("model", "lr"))
     assert check(node, Schedule | float, ("model", "lr")) == 3
