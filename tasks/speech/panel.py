@@ -172,7 +172,7 @@ def voice_rows(data: Audio) -> list[Row]:
 def probe_features(
     clips: pd.DataFrame, data: Audio, trained: Model, untrained: Model
 ) -> dict[str, list[Array]]:
-    """Features of the clips by system: a baseline, or an encoder's input, middle and end, apart and together."""
+    """Features of the clips by system: a baseline, or an encoder's layers, apart and together."""
     waveforms = [data.clips[index] for index in clips.index]
     seconds = durations(waveforms, data.rate)
     layers = (0, trained.encoder.depth // 2, -1)
