@@ -172,7 +172,7 @@ def voice_rows(data: Audio) -> list[Row]:
 def probe_features(
     clips: pd.DataFrame, data: Audio, trained: Model, untrained: Model
 ) -> dict[str, list[Array]]:
-    """Features of the clips by system: a baseline, or an encoder's layers, apart and together."""
+    """Features of the clips by system: the input, the middle and the end of an encoder, or a baseline."""
     waveforms = [data.clips[index] for index in clips.index]
     seconds = durations(waveforms, data.rate)
     layers = (0, trained.encoder.depth // 2, -1)
@@ -181,8 +181,7 @@ def probe_features(
         "MFCC + duration": [np.hstack([mfcc(waveforms, data.rate), seconds])],
     }
     for system, model in ((UNTRAINED, untrained), (OWN, trained)):
-        apart = list(encoded(model, waveforms, layers).values())
-        found = [*apart, np.hstack(apart)]
+        found = list(encoded(model, waveforms, layers).values())
         systems |= {system: found, f"{system} + duration": [np.hstack([x, seconds]) for x in found]}
     return systems
 
