@@ -109,11 +109,13 @@ def _auc(x: Array, present: NDArray[np.bool_], test: NDArray[np.bool_], strength
     """Mean AUC over the letters that both sides have and lack."""
     from sklearn.metrics import roc_auc_score
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     scaler = StandardScaler().fit(x[~test])
     known, truth = present[~test], present[test]
     asked = np.logical_and.reduce([known.any(0), ~known.all(0), truth.any(0), ~truth.all(0)])
-    weight, bias = logistic(scaler.transform(x[~test]), known[:, asked], strength)
+    with threadpool_limits(1):  # threads cost more than matrices of this size take
+        weight, bias = logistic(scaler.transform(x[~test]), known[:, asked], strength)
     return float(roc_auc_score(truth[:, asked], scaler.transform(x[test]) @ weight + bias))
 
 
