@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,24 @@ def folder(run: str) -> str:
         raise UserError(f"expected a run directory, but {run!r} has no config.yaml")
     beside = [str(config.parent) for config in path.parent.glob("*/config.yaml")]
     raise UserError(f"no run directory {run!r}{did_you_mean(run, beside)}")
+
+
+def on_run(target: str, *given: str) -> Callable[[Options, Overrides], None]:
+    """A command that is one function of a run, imported when it is called.
+
+    Args:
+        target: `MODULE:FUNCTION`, from this folder.
+        given: what it takes after the run, in this order: keys of options, or `overrides`; all other
+            options go by their names.
+    """
+    module, _, function = target.partition(":")
+
+    def run(options: Options, overrides: Overrides) -> None:
+        directory = folder(options.pop("run"))
+        values = [overrides if key == "overrides" else options.pop(key) for key in given]
+        getattr(import_module(f".{module}", __package__), function)(directory, *values, **options)
+
+    return run
 
 
 def whole(text: str) -> int:

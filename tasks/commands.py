@@ -7,7 +7,6 @@ is a function of its options and of the dotted overrides; it imports what it nee
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from ..tokenizers.errors import UserError
@@ -24,6 +23,7 @@ from .command import (
     folder,
     head,
     numbers,
+    on_run,
     positive,
     whole,
 )
@@ -54,56 +54,10 @@ def _stage(stage: str) -> Callable[[Options, Overrides], None]:
     return run
 
 
-def _on_run(target: str) -> Callable[[Options, Overrides], None]:
-    """A command that is one function of a run, the overrides and its options: `MODULE:FUNCTION` in here."""
-
-    def run(options: Options, overrides: Overrides) -> None:
-        run = folder(options.pop("run"))
-        module, _, function = target.partition(":")
-        getattr(import_module(f".{module}", __package__), function)(run, overrides, **options)
-
-    return run
-
-
-def _attend(options: Options, overrides: Overrides) -> None:
-    run, paths = folder(options.pop("run")), options.pop("data_path")
-    from .vision.attend import attend
-
-    attend(run, overrides, paths, **options)
-
-
-def _forecast(options: Options, overrides: Overrides) -> None:
-    run, path = folder(options.pop("run")), options.pop("data_path")
-    from .series.forecast import forecast_command
-
-    forecast_command(run, path, **options)
-
-
-def _backtest(options: Options, overrides: Overrides) -> None:
-    run, path = folder(options.pop("run")), options.pop("data_path")
-    from .series.backtest_command import backtest_command
-
-    backtest_command(run, path, **options)
-
-
-def _report(options: Options, overrides: Overrides) -> None:
-    run = folder(options["run"])
-    from .report import report
-
-    report(run, options["output"])
-
-
 def _import_weights(options: Options, overrides: Overrides) -> None:
     from .weights.port import import_command
 
     import_command(**options)
-
-
-def _export_weights(options: Options, overrides: Overrides) -> None:
-    run = folder(options.pop("run"))
-    from .weights.port import export_command
-
-    export_command(run, **options)
 
 
 def _configs(options: Options, overrides: Overrides) -> None:
@@ -183,7 +137,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate knn --run runs/dino-1",
-        _on_run("evaluate:knn"),
+        on_run("evaluate:knn", "overrides"),
         ("data",),
     ),
     Command(
@@ -201,7 +155,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate linear --run runs/wav2vec2-1 --data.path recordings.csv",
-        _on_run("evaluate:linear"),
+        on_run("evaluate:linear", "overrides"),
         ("data",),
     ),
     Command(
@@ -216,7 +170,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate finetune --run runs/dino-1 --data.path photos --model.optimizer.layer_decay 0.65",
-        _on_run("evaluation.finetune:finetune"),
+        on_run("evaluation.finetune:finetune", "overrides"),
         ("model", "data", "trainer"),
     ),
     Command(
@@ -232,7 +186,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych evaluate segmentation --run runs/dino-1 --data.path photos --masks masks",
-        _on_run("vision.segment:segmentation"),
+        on_run("vision.segment:segmentation", "overrides"),
         ("data",),
     ),
     Command(
@@ -247,7 +201,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych attend --run runs/dino-1 --data.path cat.jpg --data.path dog.jpg --data.size 480",
-        _attend,
+        on_run("vision.attend:attend", "overrides", "data_path"),
         ("data",),
     ),
     Command(
@@ -263,7 +217,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych forecast --run runs/forecast-1 --data.path sales.csv --horizon 24 --plot forecast.png",
-        _forecast,
+        on_run("series.forecast:forecast_command", "data_path"),
     ),
     Command(
         "backtest",
@@ -281,7 +235,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych backtest --run runs/forecast-1 --data.path sales.csv --horizon 24 --windows 10",
-        _backtest,
+        on_run("series.backtest_command:backtest_command", "data_path"),
     ),
     Command(
         "embed",
@@ -295,7 +249,7 @@ COMMANDS = (
             TRUST,
         ),
         "triptych embed --run runs/dino-1 --data.path photos --output embeddings.parquet",
-        _on_run("embed:embed_command"),
+        on_run("embed:embed_command", "overrides"),
         ("data",),
     ),
     Command(
@@ -303,7 +257,7 @@ COMMANDS = (
         "one page of a run: its health, figures, curves and pictures",
         (RUN, Option("output", "FILE", "HTML file to write (default RUN/report.html)"), TRUST),
         "triptych report --run runs/dino-1",
-        _report,
+        on_run("report:report"),
     ),
     Command(
         "weights import",
@@ -335,7 +289,7 @@ COMMANDS = (
             Option("output", "FILE", "safetensors file to write", required=True),
         ),
         "triptych weights export --run runs/dino-1 --format timm --output dino.safetensors",
-        _export_weights,
+        on_run("weights.port:export_command"),
     ),
     *SPEECH,
     Command(

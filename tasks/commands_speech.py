@@ -13,6 +13,7 @@ from .command import (
     Overrides,
     folder,
     mfcc,
+    on_run,
     positive,
     whole,
 )
@@ -30,20 +31,6 @@ def _cluster(options: Options, overrides: Overrides) -> None:
     from .speech.cluster import cluster_command
 
     cluster_command(paths, None if run is None else folder(run), **options)
-
-
-def _transcribe(options: Options, overrides: Overrides) -> None:
-    run, paths = folder(options.pop("run")), options.pop("data_path")
-    from .speech.transcribe import transcribe_command
-
-    transcribe_command(run, paths, **options)
-
-
-def _align(options: Options, overrides: Overrides) -> None:
-    run, paths = folder(options.pop("run")), options.pop("data_path")
-    from .speech.transcribe import align_command
-
-    align_command(run, paths, **options)
 
 
 SPEECH = (
@@ -92,7 +79,7 @@ SPEECH = (
             TRUST,
         ),
         "triptych transcribe --run runs/ctc-1 --data.path talk.mp3 calls --output transcripts.csv",
-        _transcribe,
+        on_run("speech.transcribe:transcribe_command", "data_path"),
     ),
     Command(
         "align",
@@ -105,6 +92,6 @@ SPEECH = (
             TRUST,
         ),
         "triptych align --run runs/ctc-1 --data.path manifest.csv --output alignment",
-        _align,
+        on_run("speech.transcribe:align_command", "data_path"),
     ),
 )

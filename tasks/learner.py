@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from ..backbones.encoder import Encoder
 from ..backbones.teacher import Teacher
@@ -71,8 +72,17 @@ class Learner(LightningModule):
         return min(self.global_step / self.total_steps, 1.0)
 
     def on_train_start(self) -> None:
-        """Find the run's length, which all schedules share."""
+        """Find the run's length, which all schedules share.
+
+        Raises:
+            UserError: the length is not given, or several processes would draw the same samples.
+        """
         trainer = self.trainer
+        if trainer.world_size > 1 and not isinstance(trainer.train_dataloader, DataLoader):
+            raise UserError(
+                "accumulated gradients and joint data need one process (trainer.devices: 1), "
+                f"but the trainer has {trainer.world_size}"
+            )
         batches = trainer.num_training_batches
         lengths = []
         if trainer.max_steps > 0:

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from triptych.backbones.encoder import Encoder
 from triptych.objectives.objective import Loss, Term
 from triptych.objectives.reconstruction import Reconstruction
 from triptych.tasks.learner import Learner
 from triptych.tasks.window import Windows
+from triptych.tokenizers.errors import UserError
 
 from .helpers import Rows, assert_same
 from .test_learner import SequenceData, Watch, fit
@@ -48,6 +50,13 @@ def test_a_step_cut_short_is_divided_as_its_gradients_are() -> None:
     windows = Windows(loader, 2, lambda batch: {"term": batch["x"]})
     assert list(windows) == loader and len(windows) == 5
     assert [windows.means[i]["term"] for i in range(5)] == [4, 4, 4, 4, 2]
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing shares out the samples of a loader that looks ahead."""
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    with pytest.raises(UserError, match=r"need one process .*, but the trainer has 2"):
+        first_gradients(4, 3)
 
 
 def test_terms_of_unknown_count_keep_their_own() -> None:
