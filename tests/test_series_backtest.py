@@ -200,10 +200,12 @@ def test_what_cannot_be_tested_gets_one_sentence(run: Run, how: dict[str, int], 
 
 
 def test_a_random_walk_is_no_better_than_naive(tmp_path: Path) -> None:
-    """Also for a forecaster that guesses well: the truth plus a step's noise has no real skill to show."""
+    """Nor is the ridge, which was fitted on the walk's past: nothing can be."""
     walk = wide_table(walk=True)
-    verdict = untrained(tmp_path, walk).backtest(walk, windows=13).verdict
-    assert verdict == "no better than naive"
+    found = untrained(tmp_path, walk).backtest(walk, windows=13)
+    assert found.verdict == "no better than naive"
+    verdicts = {skill.system: skill.verdict for skill in found.skill}
+    assert verdicts["Ridge"] == verdicts["Drift"] == "no better than naive"
 
 
 def test_the_interval_of_skill_counts_windows_not_rows(found: Backtest) -> None:
