@@ -35,6 +35,8 @@ class Classification(Predictor):
         weight: factor of the loss.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         view: str = "train",

@@ -31,6 +31,8 @@ class LayerClassification(Predictor):
         weight: factor of the loss.
     """
 
+    needs_labels = True
+
     rate: Tensor
     right: Tensor
     best: Tensor

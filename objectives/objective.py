@@ -150,6 +150,9 @@ class Objective(nn.Module):
         weight: factor of all its terms: fixed, or a schedule over the run.
     """
 
+    #: Whether it learns from entries with a label alone.
+    needs_labels = False
+
     def __init__(self, weight: float | Schedule = 1.0) -> None:
         super().__init__()
         self.weight = weight

@@ -112,6 +112,9 @@ class Data(LightningDataModule):
         """Called before training, which accumulates the gradients of `window` batches of known counts."""
         self.window, self.counts = window, counts
 
+    def skip_unlabelled(self) -> None:
+        """Called before training where every objective needs labels: what has none may be left out of it."""
+
     def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Called before `setup` for a finished model: read the data as it does (classes, channels, size)."""
 

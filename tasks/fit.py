@@ -51,6 +51,8 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
         data.inherit(read_description(Path(init))["spec"]["data"])
     data.setup("fit")
     learner.model.build(data.views(), data.facts())
+    if all(objective.needs_labels for _, objective in learner.model.objective):
+        data.skip_unlabelled()
     if init is not None:
         LOG.info(load_weights(learner.model, Path(init)))
         if read_description(Path(init))["model"].get("teacher") is None:

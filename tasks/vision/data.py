@@ -19,6 +19,7 @@ from ...tokenizers.errors import UserError
 from ...tokenizers.image import ImagePatches
 from ...tokenizers.view import Batch
 from ..data import PLAIN, Data, Split
+from .few_labels import keep_labels
 from .find import find
 from .options import ImageView
 from .pixels import Pixels
@@ -50,6 +51,10 @@ class Images(Data):
         pixels: how pictures are scaled and normalised; None does as the weights it starts from were
             trained, or takes a mean and deviation of .5.
         unreadable: share of files that may be unreadable before the data set is refused.
+        labels: of the train part's labels, the share of each class that is kept (below 1) or how many a
+            class (from 1); None keeps all. Images without a label stay, and objectives that need none
+            learn from them; where all need labels they are passed over.
+        draw: which draw of labels: a seed of its own, so that runs of any config and seed share it.
         batch_size: samples a training step.
         workers: processes that load.
         seed: of order, augmentation and masks.
@@ -64,6 +69,8 @@ class Images(Data):
         fold: int = 0,
         pixels: Pixels | None = None,
         unreadable: float = 0.1,
+        labels: float | None = None,
+        draw: int = 0,
         batch_size: int = 64,
         workers: int = 0,
         seed: int = 0,
@@ -72,6 +79,7 @@ class Images(Data):
         self.path, self.size, self.channels, self.fold = path, size, channels, fold
         self.view_options = {"train": ImageView()} if views is None else dict(views)
         self.pixels, self.unreadable = pixels, unreadable
+        self.labels, self.draw, self.labelled_only = labels, draw, False
         self.source: Source | None = None
         self.classes: list[str] = []
 
@@ -96,6 +104,10 @@ class Images(Data):
         if self.pixels is None and "pixels" in own:
             self.pixels = Pixels(**own["pixels"])
 
+    def skip_unlabelled(self) -> None:
+        """Train on the labelled images of the train part alone."""
+        self.labelled_only = True
+
     def views(self) -> dict[str, str]:
         """Every view is of images."""
         return dict.fromkeys(self.view_options, MODALITY)
@@ -115,8 +127,8 @@ class Images(Data):
             self.size = _common_size(source.images, self.path)
         self.pixels = self.pixels or Pixels()
         self.pixels.check(self.channels)
-        self.source = source
         self.classes += [name for name in source.classes if name not in self.classes]
+        self.source = source if self.labels is None else keep_labels(source, self.labels, self.draw)
         tokens = self._num_tokens((1, *self._size)) if self.tokenizers else 0
         if tokens > MANY:
             LOG.warning(
@@ -147,7 +159,8 @@ class Images(Data):
             for name, view in options.items()
         }
         assert self.channels is not None
-        return ImageSamples(source, split, self.classes, self.channels, makers)
+        labelled_only = self.labelled_only and split == "train" and not plain
+        return ImageSamples(source, split, self.classes, self.channels, makers, labelled_only)
 
     def names(self, split: Split) -> list[str]:
         """File names, or numbers where there are no files."""
@@ -184,8 +197,11 @@ class ImageSamples:
         classes: Sequence[str],
         channels: int,
         makers: Mapping[str, ViewMaker],
+        labelled_only: bool = False,
     ) -> None:
         chosen = [i for i, part in enumerate(source.splits) if part == split]
+        if labelled_only:
+            chosen = [i for i in chosen if source.labels[i] is not None]
         self.images = [source.images[i] for i in chosen]
         number = {name: index for index, name in enumerate(classes)}
         self.labels = [UNLABELLED if (name := source.labels[i]) is None else number[name] for i in chosen]

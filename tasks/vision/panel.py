@@ -106,15 +106,18 @@ def nearest(train: Tensor, label: Tensor, query: Tensor) -> Tensor:
 def svm(train: Tensor, label: Tensor, query: Tensor) -> Tensor:
     """Classes by an RBF support vector machine, tuned by 5-fold cross-validation on the train part alone.
 
-    `gamma` is searched around scikit-learn's `scale`, 1 / (values * variance).
+    `gamma` is searched around scikit-learn's `scale`, 1 / (values * variance). A class of fewer than five
+    has fewer folds; one label of a class cannot be parted, and C is 10 and gamma `scale` then.
     """
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC
 
     scale = 1 / (train.shape[1] * train.var().item())
     grid = {"C": SVM_GRID["C"], "gamma": [factor * scale for factor in SVM_GRID["gamma"]]}
-    search = GridSearchCV(SVC(), grid, cv=5, n_jobs=1).fit(train.numpy(), label.numpy())
-    return torch.from_numpy(search.predict(query.numpy()))
+    folds = min(5, int(label.unique(return_counts=True)[1].min()))
+    untuned = SVC(C=10.0, gamma=scale)
+    model = GridSearchCV(SVC(), grid, cv=folds, n_jobs=1) if folds > 1 else untuned
+    return torch.from_numpy(model.fit(train.numpy(), label.numpy()).predict(query.numpy()))
 
 
 def picture(run: Run, path: Path) -> str:
