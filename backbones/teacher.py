@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,22 @@ class Teacher(nn.Module):
     Args:
         momentum: share of the old average kept at each optimiser step; a number or a schedule
             (DINO: from .996 to 1 along a cosine).
+        tokenizers: `averaged` as all else, or `shared` with the student, whose weights of the moment the
+            teacher then reads with (data2vec).
     """
 
     tokenizers: nn.ModuleDict
     encoder: nn.Module
     heads: nn.ModuleDict
 
-    def __init__(self, momentum: Schedule | float = 0.996) -> None:
+    def __init__(
+        self,
+        momentum: Schedule | float = 0.996,
+        tokenizers: Literal["averaged", "shared"] = "averaged",
+    ) -> None:
         super().__init__()
         self.momentum = momentum if isinstance(momentum, Schedule) else Schedule(momentum)
+        self.shares_tokenizers = tokenizers == "shared"
 
     def build(
         self, tokenizers: nn.ModuleDict, encoder: nn.Module, heads: Mapping[str, nn.Module] | None = None
@@ -57,17 +65,22 @@ class Teacher(nn.Module):
             pairs: (student, average) modules of the same shape.
             progress: share of the run that is done, which the momentum follows.
         """
-        self._move(pairs, 1 - self.momentum(progress))
+        weight = 1 - self.momentum(progress)
+        for student, average in pairs:
+            shared = self.shares_tokenizers and average is self.tokenizers
+            _move(student, average, 1.0 if shared else weight)
 
     @torch.no_grad()
     def copy_student(self, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> None:
         """Make each average equal to its student."""
-        self._move(pairs, 1.0)
-
-    def _move(self, pairs: Iterable[tuple[nn.Module, nn.Module]], weight: float) -> None:
         for student, average in pairs:
-            parameters: list[Tensor] = list(average.parameters())
-            if parameters:
-                torch._foreach_lerp_(parameters, list(student.parameters()), weight)
-            for old, new in zip(average.buffers(), student.buffers(), strict=True):
-                old.copy_(new)
+            _move(student, average, 1.0)
+
+
+def _move(student: nn.Module, average: nn.Module, weight: float) -> None:
+    """average <- (1 - weight) average + weight student."""
+    parameters: list[Tensor] = list(average.parameters())
+    if parameters:
+        torch._foreach_lerp_(parameters, list(student.parameters()), weight)
+    for old, new in zip(average.buffers(), student.buffers(), strict=True):
+        old.copy_(new)

@@ -90,6 +90,8 @@ GROUPS = {
     "contrastive task at chance": {"accuracy": 0.0099, "chance": 1 / 101},
     "codes collapsed": {"code_perplexity": 2.0, "codebooks": 2.0},
     "code probabilities collapsed": {"prob_perplexity": 2.01, "codebooks": 2.0},
+    "targets collapsed": {"target_variance": 0.001},
+    "predictions collapsed": {"prediction_variance": 1e-5, "target_variance": 0.4},
     "classifier at chance": {"ce": 2.3, "ln_classes": math.log(10)},
 }
 HEALTHY = {
@@ -108,6 +110,8 @@ HEALTHY = {
     "code_perplexity": 90.0,
     "prob_perplexity": 300.0,
     "codebooks": 2.0,
+    "target_variance": 0.4,
+    "prediction_variance": 0.2,
     "ce": 1.1,
     "ln_classes": math.log(10),
 }

@@ -159,6 +159,25 @@ RULES = (
         "most of all codes",
     ),
     Rule(
+        "targets collapsed",
+        ("target_variance",),
+        lambda f: f["target_variance"] < 0.01,
+        "the teacher says nearly the same of every masked token (variance {target_variance:.4f} of at most "
+        "1): there is nothing to tell",
+        "a lower learning rate or a longer warm-up, a teacher that moves more slowly (momentum nearer 1), "
+        "longer masks, fewer layers",
+        "variance above a tenth; where it comes down to 1 / layers the layers no longer agree",
+    ),
+    Rule(
+        "predictions collapsed",
+        ("prediction_variance", "target_variance"),
+        lambda f: f["prediction_variance"] < 1e-3 * f["target_variance"],
+        "the student says the same at every masked token: the variance of what it says is "
+        "{prediction_variance:.5f}, that of the targets {target_variance:.3f}",
+        "a longer warm-up or a lower learning rate, shorter or fewer masks",
+        "above a hundredth of the targets' variance after the first epochs",
+    ),
+    Rule(
         "classifier at chance",
         ("ce", "ln_classes"),
         lambda f: f["ce"] > 0.98 * f["ln_classes"],
