@@ -65,6 +65,9 @@ class Classification(Predictor):
     def forward(self, step: Step) -> Loss:
         """Cross-entropy over the labelled entries, and the accuracy where labels are hard.
 
+        Where the view has ReaL labels, the target `accepted` `(n, K)` bool, that by them is told too: any of
+        an entry's is right, and entries without one are left out (Beyer et al. 2020).
+
         Raises:
             UserError: evaluation meets a class that the model does not know.
         """
@@ -83,8 +86,15 @@ class Classification(Predictor):
             logits, label, reduction="sum", ignore_index=UNLABELLED, label_smoothing=self.label_smoothing
         )
         count = int(labelled.sum())
-        accuracy = (logits.argmax(1) == label)[labelled].float().mean()
-        return Loss({"ce": Term(loss, count)}, {"accuracy": accuracy} if count else {})
+        told = logits.argmax(1)
+        metrics: dict[str, Tensor | Term] = {}
+        if count:
+            metrics["accuracy"] = Term((told == label)[labelled].float().sum(), count)
+        accepted = step.views[self.view].targets.get("accepted")
+        if accepted is not None and accepted.any():
+            right = accepted.gather(1, told[:, None]).float().sum()
+            metrics["real_accuracy"] = Term(right, int(accepted.any(1).sum()))
+        return Loss({"ce": Term(loss, count)}, metrics)
 
     def predict(self, tokens: Tokens, view: View) -> Tensor:
         """Logits `(n, K)`."""

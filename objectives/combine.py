@@ -57,7 +57,7 @@ class Combined(Objective):
             instead: by name, objectives that stand in for members, and what they see.
         """
         terms: dict[str, Term] = {}
-        metrics: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor | Term] = {}
         for index, (name, member) in enumerate(self):
             if not _present(member, step.views):
                 continue

@@ -117,10 +117,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Loss:
-    """Named terms, and figures to log beside them that nothing is trained on."""
+    """Named terms, and figures to log beside them that nothing is trained on.
+
+    A figure that counts some of the samples alone is a `Term`, so that its mean over batches is exact.
+    """
 
     terms: dict[str, Term]
-    metrics: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor | Term] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:

@@ -6,15 +6,15 @@ Shapes: S seeds, N samples of the test part.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..tokenizers.errors import UserError
 from .data import Data, Split
 from .evaluation.heads import Kind, Recipe
-from .evaluation.labels import accuracy_row, told_rightly
+from .evaluation.labels import Truth, accuracy_rows, tell
 from .evaluation.sweep import Parts, Sample, sweep
 from .features import Reading, knn_predict, read_features
 from .model import Model
@@ -23,9 +23,10 @@ from .run import Run, load
 from .table import print_rows, read_json, record
 
 PARTS: tuple[Split, ...] = ("train", "val", "test")
+OWN, UNTRAINED = "this run", "untrained encoder"
 
-#: What an evaluation makes of the features of all parts: which test samples are told rightly, `(S, N)`, and
-#: with which settings, in words.
+#: What an evaluation makes of the features of all parts: the class each seed names for each test sample,
+#: `(S, N)`, and with which settings, in words.
 Method = Callable[[Sequence[Parts]], tuple[Tensor, str]]
 
 
@@ -42,7 +43,7 @@ def knn(
 
     def method(readings: Sequence[Parts]) -> tuple[Tensor, str]:
         ((train, _, test),) = (parts.single() for parts in readings)
-        return (knn_predict(train.x, train.label, test.x, k, temperature) == test.label)[None], ""
+        return knn_predict(train.x, train.label, test.x, k, temperature)[None], ""
 
     name = f"kNN accuracy (k={k}, T={temperature:g})"
     return _report(load(run), overrides, name, method, [(Reading(pool),)], beside, json)
@@ -102,7 +103,8 @@ def _report(
     data = run.data(overrides)
     rows, told = compare(run, data, metric, method, readings)
     if beside is not None:
-        rows.insert(2, scratch_row(load(beside), overrides, metric))
+        own_rows = sum(row.system in (OWN, UNTRAINED) for row in rows)
+        rows[own_rows:own_rows] = scratch_rows(load(beside), overrides, metric)
     own, used = (str(path) for path in (_path(run.config), overrides.get("data.path", _path(run.config))))
     elsewhere = "" if own == used else f", on {used}"
     print_rows(f"{metric}, {run.directory}{elsewhere}", rows)
@@ -127,17 +129,19 @@ def compare(
     found = len(train.label.unique())
     if found < 2:
         raise UserError(f"an evaluation by classes needs at least 2 in the train part, but found {found}")
-    systems = {"this run": own, "untrained encoder": gather(run.untrained(), data, readings)}
+    systems = {OWN: own, UNTRAINED: gather(run.untrained(), data, readings)}
     raw = [Sample(part.raw, part.label) for part in (train, val, test) if part.raw is not None]
     if len(raw) == len(PARTS) and len({sample.x.shape[1] for sample in raw}) == 1:
         systems["raw input"] = [Parts("", ((raw[0],), (raw[1],), (raw[2],)))]
-    rows, chosen = [], []
+    rows: list[Row] = []
+    chosen: list[str] = []
+    truth = Truth(test.label, test.accepted)
     for system, parts in systems.items():
-        right, settings = method(parts)
-        rows.append(accuracy_row(system, metric, right, baseline=system != "this run"))
+        told, settings = method(parts)
+        rows += accuracy_rows(system, metric, told, truth, baseline=system != OWN)
         chosen += [f"{system}: {settings}"] if settings else []
-    largest = int(train.label.bincount().argmax())
-    rows.append(accuracy_row("largest class", metric, (test.label == largest)[None]))
+    largest = torch.full_like(test.label, int(train.label.bincount().argmax()))
+    rows += accuracy_rows("largest class", metric, largest[None], truth)
     counts = f"{len(train.label)} samples to train, {len(val.label)} to choose, {len(test.label)} to test"
     return rows, "\n  ".join([f"{counts}, {found} classes", *chosen])
 
@@ -154,7 +158,7 @@ def gather(model: Model, data: Data, readings: Sequence[tuple[Reading, ...]]) ->
         found = [one.labelled() for one in read_features(model, data.plain(split), flat)]
         if not len(found[0].label):
             raise UserError(f"an evaluation needs labels, but the {split} part has none")
-        columns.append([Sample(one.x, one.label, one.raw) for one in found])
+        columns.append([Sample(one.x, one.label, one.raw, one.accepted) for one in found])
     parts, start = [], 0
     for group in readings:
         here = slice(start, start + len(group))
@@ -164,11 +168,12 @@ def gather(model: Model, data: Data, readings: Sequence[tuple[Reading, ...]]) ->
     return parts
 
 
-def scratch_row(run: Run, overrides: Mapping[str, Any], metric: str) -> Row:
+def scratch_rows(run: Run, overrides: Mapping[str, Any], metric: str) -> list[Row]:
     """The accuracy of a supervised run's own head: what training from scratch gives for its time."""
-    row = accuracy_row(f"from scratch: {run.directory}", metric, told_rightly(run, overrides)[None])
+    told, truth = tell(run, overrides)
     trained = read_json(run.directory / "metrics.json").get("fit", {}).get("seconds")
-    return row if trained is None else replace(row, system=f"{row.system} ({trained:.0f} s)")
+    took = "" if trained is None else f" ({trained:.0f} s)"
+    return accuracy_rows(f"from scratch: {run.directory}{took}", metric, told[None], truth)
 
 
 def _path(config: Mapping[str, Any]) -> Any:

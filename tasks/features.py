@@ -76,18 +76,22 @@ class Features:
         label: `(B,)` class indices, -1 where there is none.
         raw: `(B, values)` the raw input, where all samples have one shape of few values; else None.
         ids: index of each sample in its split.
+        accepted: `(B, K)` bool, all classes that are right for a sample, where the data say so, or None.
     """
 
     x: Tensor
     label: Tensor
     raw: Tensor | None
     ids: tuple[int, ...]
+    accepted: Tensor | None = None
 
     def labelled(self) -> Features:
         """Only the samples that have a label."""
         keep = self.label != UNLABELLED
         raw = None if self.raw is None else self.raw[keep]
-        return Features(self.x[keep], self.label[keep], raw, tuple(torch.tensor(self.ids)[keep].tolist()))
+        accepted = None if self.accepted is None else self.accepted[keep]
+        ids = tuple(torch.tensor(self.ids)[keep].tolist())
+        return Features(self.x[keep], self.label[keep], raw, ids, accepted)
 
 
 def features(model: Model, loader: Any, layer: int = -1, pool: str = "auto") -> Features:
@@ -109,6 +113,7 @@ def read_features(model: Model, loader: Iterable[Any], readings: Sequence[Readin
     device = next(model.parameters()).device
     vectors: list[list[Tensor]] = [[] for _ in readings]
     labels: list[Tensor] = []
+    accepted: list[Tensor] = []
     raws: list[Tensor | None] = []
     ids: list[int] = []
     for batch in loader:
@@ -117,6 +122,7 @@ def read_features(model: Model, loader: Iterable[Any], readings: Sequence[Readin
         for column, x in zip(vectors, read(model, view, readings), strict=True):
             column.append(x.cpu())
         labels.append(view.targets.get("label", torch.full((len(view),), UNLABELLED)).cpu())
+        accepted += [view.targets["accepted"].cpu()] if "accepted" in view.targets else []
         raws.append(_raw(view))
         ids.extend(view.ids)
     if not labels:
@@ -124,7 +130,8 @@ def read_features(model: Model, loader: Iterable[Any], readings: Sequence[Readin
     first = raws[0]
     kept = [raw for raw in raws if raw is not None and first is not None and raw.shape[1] == first.shape[1]]
     raw = torch.cat(kept) if len(kept) == len(raws) else None
-    return [Features(torch.cat(column), torch.cat(labels), raw, tuple(ids)) for column in vectors]
+    right = torch.cat(accepted) if accepted else None
+    return [Features(torch.cat(column), torch.cat(labels), raw, tuple(ids), right) for column in vectors]
 
 
 @torch.no_grad()

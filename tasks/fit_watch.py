@@ -100,7 +100,7 @@ class Watch(Callback):
         return torch.stack(rows)
 
     def _by_labels(self, train: Features, held: Features) -> dict[str, float]:
-        told = knn_predict(train.x, train.label, held.x, self.k)
+        near = knn_predict(train.x, train.label, held.x, self.k)
         share = held.label.bincount().max() / len(held.label)
         half = torch.arange(len(train.label)) % 10 > 0
         parts = (
@@ -108,11 +108,11 @@ class Watch(Callback):
             Sample(train.x[~half], train.label[~half]),
             Sample(held.x, held.label),
         )
-        right, _ = sweep([Parts("", ((parts[0],), (parts[1],), (parts[2],)))], Recipe(epochs=20), seeds=1)
+        told, _ = sweep([Parts("", ((parts[0],), (parts[1],), (parts[2],)))], Recipe(epochs=20), seeds=1)
         return {
-            "knn": float((told == held.label).double().mean()),
+            "knn": float((near == held.label).double().mean()),
             "knn_chance": float(share),
-            "linear": float(right.double().mean()),
+            "linear": float((told == held.label).double().mean()),
         }
 
     def _features(self, model: Model, data: Data, split: Split) -> Features:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from ..backbones.encoder import Encoder
 from ..backbones.teacher import Teacher
 from ..objectives.gather import mean_counts
-from ..objectives.objective import Branch, Loss, Objective
+from ..objectives.objective import Branch, Loss, Objective, Term
 from ..tokenizers.errors import UserError
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
@@ -164,7 +164,9 @@ class Learner(LightningModule):
 
     def _log(self, loss: Loss, stage: str, batch: Batch) -> None:
         size = max(view.samples for view in batch.values())
-        figures = {name: term.mean.detach() for name, term in loss.terms.items()} | loss.metrics
+        figures = {name: (term.mean.detach(), size) for name, term in loss.terms.items()}
+        for name, figure in loss.metrics.items():
+            figures[name] = (figure.mean, int(figure.count)) if isinstance(figure, Term) else (figure, size)
         train = stage == "train"
         self.log(
             f"{stage}/loss",
@@ -174,10 +176,12 @@ class Learner(LightningModule):
             on_step=train,
             on_epoch=not train,
         )
-        self.log_dict(
-            {f"{stage}/{name}": figure for name, figure in figures.items()},
-            batch_size=size,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=not train,
-        )
+        for name, (figure, count) in figures.items():
+            self.log(
+                f"{stage}/{name}",
+                figure,
+                batch_size=count,
+                on_step=False,
+                on_epoch=True,
+                sync_dist=not train,
+            )

@@ -32,8 +32,8 @@ def tokens() -> Tokens:
     return made.with_values(made.values.requires_grad_())
 
 
-def run(made: Classification, of: Tokens, label: Tensor) -> Loss:
-    view = View("any", torch.empty(len(label), 1), targets={"label": label})
+def run(made: Classification, of: Tokens, label: Tensor, **targets: Tensor) -> Loss:
+    view = View("any", torch.empty(len(label), 1), targets={"label": label, **targets})
     return made(Step({"train": view}, {Read("train"): of}))
 
 
@@ -59,7 +59,7 @@ def test_loss_and_gradient_of_hard_labels(pool: str, smoothing: float) -> None:
     torch.testing.assert_close(loss.total, expected)
     (wanted,) = torch.autograd.grad(expected, given.values, retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(loss.total, given.values)[0], wanted)
-    assert loss.metrics["accuracy"] == (logits.argmax(1) == label).float().mean()
+    assert loss.metrics["accuracy"].mean == (logits.argmax(1) == label).float().mean()
 
 
 def test_soft_labels() -> None:
@@ -89,7 +89,22 @@ def test_unlabelled_samples_are_left_out() -> None:
     loss = run(made, given, label)
     torch.testing.assert_close(loss.terms["ce"].sum, naive(logits, torch.eye(K)[label[known]], 0.1))
     assert loss.terms["ce"].count == 3
-    assert loss.metrics["accuracy"] == (logits.argmax(1) == label[known]).float().mean()
+    assert loss.metrics["accuracy"].mean == (logits.argmax(1) == label[known]).float().mean()
+
+
+def test_real_labels_count_any_class_that_is_right_and_leave_out_what_has_none() -> None:
+    made, given = objective(), tokens()
+    told = made.head(given.named("class")).argmax(1)
+    label = (told + 1) % K  # none is right by the label
+    accepted = torch.zeros(N, K, dtype=torch.bool)
+    accepted[0, [told[0], label[0]]] = True  # right
+    accepted[1, label[1]] = True  # wrong
+    accepted[2, told[2]] = True  # right; the others have none
+    loss = run(made, given, label, accepted=accepted)
+    assert loss.metrics["accuracy"].mean == 0 and loss.metrics["accuracy"].count == N
+    assert loss.metrics["real_accuracy"].mean == pytest.approx(2 / 3)
+    assert loss.metrics["real_accuracy"].count == 3
+    assert "real_accuracy" not in run(made, given, label, accepted=torch.zeros_like(accepted)).metrics
 
 
 def test_a_batch_without_labels_is_a_loss_of_zero() -> None:

@@ -16,7 +16,7 @@ from ..panel import Row
 from ..run import Run, load
 from ..table import print_rows, record
 from ..yaml12 import dump
-from .labels import accuracy_row, largest_class, told_rightly
+from .labels import Truth, accuracy_rows, largest_class, tell
 
 RECIPE = "vision/finetune"
 TUNED, SCRATCH, LARGEST = "fine-tuned from this run", "from scratch, equal steps", "largest class"
@@ -47,19 +47,19 @@ def finetune(
     opened = load(run)
     folder = _folder(opened.directory, output)
     told: dict[str, list[Tensor]] = {TUNED: [], SCRATCH: []}
-    largest = torch.empty(0)
+    truth, largest = Truth(torch.empty(0)), 0
     for seed in range(seeds):
         for system, name in ((TUNED, "tuned"), (SCRATCH, "scratch")):
             recipe = tuning(opened, overrides, config, seed, folder, scratch=system == SCRATCH)
             init = None if system == SCRATCH else run
             trained = load(fit(recipe, output=str(folder / f"{name}-{seed}"), init=init))
-            told[system].append(told_rightly(trained))
+            named, truth = tell(trained)
+            told[system].append(named)
             largest = largest_class(trained)
-    rows = [
-        accuracy_row(system, METRIC, torch.stack(right), baseline=system != TUNED)
-        for system, right in told.items()
-    ]
-    rows.append(accuracy_row(LARGEST, METRIC, largest[None]))
+    rows: list[Row] = []
+    for system, named_by_seed in told.items():
+        rows += accuracy_rows(system, METRIC, torch.stack(named_by_seed), truth, baseline=system != TUNED)
+    rows += accuracy_rows(LARGEST, METRIC, torch.full_like(truth.label, largest)[None], truth)
     print_rows(f"fine-tuning of {run}, {seeds} seeds, runs in {folder}", rows)
     record(opened.directory, f"fine-tuning, {folder.name}", rows, json)
     return rows

@@ -17,11 +17,12 @@ from .heads import Probe, Recipe, train_heads
 
 @dataclass(frozen=True)
 class Sample:
-    """Labelled features of one part: `x` `(N, D)`, `label` `(N,)`, the raw input or None."""
+    """Labelled features of one part: `x` `(N, D)`, `label` `(N,)`, the raw input and ReaL labels or None."""
 
     x: Tensor
     label: Tensor
     raw: Tensor | None = None
+    accepted: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ def sweep(readings: Sequence[Parts], recipe: Recipe, seeds: int = 3) -> tuple[Te
     """Train every learning rate on every reading, choose one of each on validation data, and test it.
 
     Returns:
-        Which test samples each seed tells rightly, `(S, N)` bool, and the choice in words.
+        The class each seed names for each test sample, `(S, N)`, and the choice in words.
     """
     chosen, rate = choose(readings, recipe, seeds)
     test = chosen.parts.splits[2]
-    right = [probe.logits([s.x for s in test])[rate].argmax(1) == test[0].label for probe in chosen.probes]
+    told = [probe.logits([s.x for s in test])[rate].argmax(1) for probe in chosen.probes]
     name = f"{chosen.parts.name}, " if chosen.parts.name else ""
-    return torch.stack(right), f"{name}lr {recipe.rates[rate]:.2g}"
+    return torch.stack(told), f"{name}lr {recipe.rates[rate]:.2g}"
 
 
 def choose(readings: Sequence[Parts], recipe: Recipe, seeds: int) -> tuple[Candidate, int]:

@@ -205,6 +205,13 @@ class ImageSamples:
         self.images = [source.images[i] for i in chosen]
         number = {name: index for index, name in enumerate(classes)}
         self.labels = [UNLABELLED if (name := source.labels[i]) is None else number[name] for i in chosen]
+        accepted = source.accepted or [None] * len(source.names)
+        self.accepted = [
+            None
+            if (names := accepted[i]) is None
+            else tuple(number[name] for name in names if name in number)
+            for i in chosen
+        ]
         self.channels, self.makers = channels, makers
         self.broken: set[File] = set()
 
@@ -218,9 +225,10 @@ class ImageSamples:
             at = (index + other) % len(self)
             image = self.images[at]
             if isinstance(image, Tensor):
-                return Picture(self._in_memory(image), self.labels[at], index, epoch)
+                return Picture(self._in_memory(image), self.labels[at], index, epoch, self.accepted[at])
             try:
-                return Picture(read_image(image, self.channels), self.labels[at], index, epoch)
+                pixels = read_image(image, self.channels)
+                return Picture(pixels, self.labels[at], index, epoch, self.accepted[at])
             except UNREADABLE as error:
                 if image not in self.broken:
                     LOG.warning(f"cannot read {image}: {error}; another image stands in for it")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...objectives.classification import Classification
 from ...tokenizers.errors import UserError
 from ...tokenizers.image import ImagePatches
-from ..evaluation.intervals import wilson
+from ..evaluation.labels import Truth, accuracy_rows, tell
 from ..features import Features, features, knn_predict
 from ..panel import Row
 from ..run import Run
@@ -52,19 +52,18 @@ def measure(run: Run) -> list[Row]:
 
 def _supervised(run: Run, train: Features, test: Features) -> list[Row]:
     """Accuracy of the head, and of what needs no network."""
-    predicted = torch.cat([run.model.predict(batch["plain"]).argmax(1) for batch in run.data().plain("test")])
-    rows = [row("this run", ACCURACY, predicted, test.label, baseline=False)]
+    told, truth = tell(run)
+    rows = accuracy_rows("this run", ACCURACY, told[None], truth, baseline=False)
     if train.raw is not None and test.raw is not None:
-        rows.append(row("3-NN on pixels", ACCURACY, nearest(train.raw, train.label, test.raw), test.label))
-        rows.append(
-            row("RBF-SVM on pixels, tuned", ACCURACY, svm(train.raw, train.label, test.raw), test.label)
-        )
+        for system, method in (("3-NN on pixels", nearest), ("RBF-SVM on pixels, tuned", svm)):
+            rows += accuracy_rows(system, ACCURACY, method(train.raw, train.label, test.raw)[None], truth)
     return rows
 
 
 def _frozen(run: Run) -> list[Row]:
     """Nearest neighbours on each kind of features of the run and of an untrained encoder, and on pixels."""
-    data, rows, untrained = run.data(), [], run.untrained()
+    data, untrained = run.data(), run.untrained()
+    rows: list[Row] = []
     tokenizer = run.model.tokenizers[MODALITY]
     assert isinstance(tokenizer, ImagePatches)
     for system, model in (("this run", run.model), ("untrained encoder", untrained)):
@@ -73,10 +72,12 @@ def _frozen(run: Run) -> list[Row]:
                 features(model, data.plain(part), pool=pool).labelled() for part in ("train", "test")
             )
             predicted = knn_predict(train.x, train.label, test.x, NEIGHBOURS, TEMPERATURE)
-            rows.append(row(f"{system}, {kind}", KNN, predicted, test.label, baseline=model is untrained))
+            truth = Truth(test.label, test.accepted)
+            name = f"{system}, {kind}"
+            rows += accuracy_rows(name, KNN, predicted[None], truth, baseline=model is untrained)
     if train.raw is not None and test.raw is not None:
         predicted = knn_predict(train.raw, train.label, test.raw, NEIGHBOURS, TEMPERATURE)
-        rows.append(row("raw pixels", KNN, predicted, test.label))
+        rows += accuracy_rows("raw pixels", KNN, predicted[None], truth)
     return rows
 
 
@@ -87,12 +88,6 @@ def pools(prefix: Sequence[str]) -> dict[str, str]:
         return {"mean of patches": "mean"}
     single = {f"{name} token": name for name in names} | {"mean of patches": "mean"}
     return single | {"both" if len(names) == 1 else "all": "+".join((*names, "mean"))}
-
-
-def row(system: str, metric: str, predicted: Tensor, label: Tensor, baseline: bool = True) -> Row:
-    """Accuracy with Wilson's 95 % interval."""
-    correct = int((predicted == label).sum())
-    return Row(system, metric, correct / len(label), *wilson(correct, len(label)), baseline)
 
 
 def nearest(train: Tensor, label: Tensor, query: Tensor) -> Tensor:

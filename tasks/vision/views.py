@@ -32,12 +32,16 @@ MODALITY = "image"
 
 @dataclass(frozen=True)
 class Picture:
-    """One sample: `pixels` `(C, H, W)` between 0 and 1, its label (-1 unknown), its index and the epoch."""
+    """One sample: `pixels` `(C, H, W)` between 0 and 1, its label (-1 unknown), its index and the epoch.
+
+    `accepted` are all the classes that are right for it, where the data say so (ReaL labels).
+    """
 
     pixels: Tensor
     label: int
     index: int
     epoch: int = 0
+    accepted: tuple[int, ...] | None = None
 
 
 class ViewMaker:
@@ -79,7 +83,7 @@ class ViewMaker:
         options, entries = self.options, [picture for _ in range(self.options.copies) for picture in pictures]
         draws = self._draw(pictures)
         images = torch.stack([self._one(p.pixels, d) for p, d in zip(entries, draws, strict=True)])
-        targets = {"label": torch.tensor([p.label for p in entries])} if self.classes else {}
+        targets = self._labels(entries) if self.classes else {}
         if options.warp is not None:
             images = augment.warp(images, options.warp, _stack(draws, "warp"))
         if options.mix is not None:
@@ -102,6 +106,15 @@ class ViewMaker:
             targets=targets,
             ids=tuple(picture.index for picture in pictures),
         )
+
+    def _labels(self, entries: Sequence[Picture]) -> dict[str, Tensor]:
+        """`label` `(n,)`, and `accepted` `(n, K)` bool where every picture has ReaL labels."""
+        targets = {"label": torch.tensor([p.label for p in entries])}
+        if all(p.accepted is not None for p in entries):
+            targets["accepted"] = torch.zeros(len(entries), self.classes, dtype=torch.bool)
+            for row, picture in zip(targets["accepted"], entries, strict=True):
+                row[list(picture.accepted or ())] = True
+        return targets
 
     def _one(self, pixels: Tensor, draws: dict[str, Tensor]) -> Tensor:
         """The geometry and the colour of one entry."""
