@@ -15,11 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from ..tokenizers.errors import UserError
 from ..tokenizers.tokens import Pack, Tokens
 from .attention import Attention
-from .layers import ConformerConvolution, LayerScale, Mlp, Rotary, SwiGLU, drop_sequences
+from .layers import ConformerConvolution, LayerScale, Mlp, Rotary, SiluMlp, SwiGLU, drop_sequences
 from .layout import LAYOUTS, Axis, Bias, Layout
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d}
-FEEDFORWARDS = {"gelu": Mlp, "swiglu": SwiGLU}
+FEEDFORWARDS = {"gelu": Mlp, "silu": SiluMlp, "swiglu": SwiGLU}
 
 
 @dataclass
@@ -30,22 +30,24 @@ class BlockOptions:
         norm: `layer`, `rms` or `batch` (over all packed tokens).
         norm_first: pre-norm (ViT, wav2vec 2.0 large); False for post-norm (wav2vec 2.0 base, PatchTST).
         norm_eps: epsilon of the norms; 1e-6 in ViT and DINO, 1e-5 in wav2vec 2.0.
-        feedforward: `gelu` or `swiglu`.
+        feedforward: `gelu`, `silu` (Conformer) or `swiglu`.
         qkv_bias: bias of queries, keys and values.
         layer_scale: initial value of LayerScale, or None for none.
         rotary: rotary positions over 1 axis (time), 2 (row, column) or 3 (all), or None.
         convolution: kernel (odd, in tokens) that makes Conformer blocks, or None.
+        convolution_norm: inside their convolution, `layer` (each token) or `group` (each sequence).
         dropout: on the outputs of attention and feed-forward.
     """
 
     norm: Literal["layer", "rms", "batch"] = "layer"
     norm_first: bool = True
     norm_eps: float = 1e-6
-    feedforward: Literal["gelu", "swiglu"] = "gelu"
+    feedforward: Literal["gelu", "silu", "swiglu"] = "gelu"
     qkv_bias: bool = True
     layer_scale: float | None = None
     rotary: Literal[1, 2, 3] | None = None
     convolution: int | None = None
+    convolution_norm: Literal["layer", "group"] = "layer"
     dropout: float = 0.0
 
 
@@ -72,7 +74,9 @@ class Block(nn.Module):
         if options.convolution is not None:
             self.norm0 = norm(width, eps=options.norm_eps)
             self.mlp0 = feedforward(width, hidden, options.dropout)
-            self.conv = ConformerConvolution(width, options.convolution)
+            self.conv = ConformerConvolution(
+                width, options.convolution, options.convolution_norm, options.dropout
+            )
             self.norm3 = norm(width, eps=options.norm_eps)
 
     def forward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: N sequences, S packed tokens, L tokens of one sequence, D width, H heads
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ Residual: TypeAlias = Callable[[Tensor, Layout, Tensor, Bias | None], Tensor]
 class Mlp(nn.Module):
     """Linear, GELU, Linear, with timm's parameter names."""
 
+    activation = staticmethod(F.gelu)
+
     def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -29,7 +31,13 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(S, D)` -> `(S, D)`."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        return self.drop(self.fc2(self.drop(self.activation(self.fc1(x)))))
+
+
+class SiluMlp(Mlp):
+    """Linear, SiLU, Linear: the feed-forward of the Conformer, which calls it Swish."""
+
+    activation = staticmethod(F.silu)
 
 
 class SwiGLU(nn.Module):
@@ -93,25 +101,42 @@ class Rotary(nn.Module):
 class ConformerConvolution(nn.Module):
     """Pointwise, GLU, depthwise over time, norm, SiLU, pointwise (Gulati et al. 2020, figure 2).
 
-    The depthwise convolution never crosses from one sequence into the next. Layer norm stands
-    in for the paper's batch norm, so that a sequence's output does not depend on its neighbours.
+    The depthwise convolution never crosses from one sequence into the next. In place of the paper's
+    batch norm stands one by which a sequence's output does not depend on its neighbours.
+
+    Args:
+        width: D.
+        kernel: taps, in tokens; odd.
+        norm: after the depthwise convolution: `layer`, each token over its channels, or `group`, each
+            sequence over all its tokens and channels (as torchaudio's, which calls it group norm).
+        dropout: on the output.
     """
 
-    def __init__(self, width: int, kernel: int = 15) -> None:
+    def __init__(
+        self, width: int, kernel: int = 15, norm: Literal["layer", "group"] = "layer", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"the convolution's kernel must be odd, but is {kernel}")
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, 2 * width)
         self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.inner_norm = nn.LayerNorm(width)
+        self.inner_norm = nn.LayerNorm(width) if norm == "layer" else nn.GroupNorm(1, width)
         self.project = nn.Linear(width, width)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """`(S, D)` -> `(S, D)`."""
         gated = F.glu(self.expand(self.norm(x)), dim=-1)
-        mixed = layout.per_length(lambda y: self.depthwise(y.transpose(1, 2)).transpose(1, 2), gated)
-        return self.project(F.silu(self.inner_norm(mixed)))
+        mixed = layout.per_length(self._mix, gated)
+        return self.drop(self.project(F.silu(mixed)))
+
+    def _mix(self, x: Tensor) -> Tensor:
+        """`(n, L, D)` -> `(n, L, D)`."""
+        mixed = self.depthwise(x.transpose(1, 2))
+        if isinstance(self.inner_norm, nn.GroupNorm):
+            return self.inner_norm(mixed).transpose(1, 2)
+        return self.inner_norm(mixed.transpose(1, 2))
 
 
 def drop_sequences(

@@ -59,12 +59,16 @@ class CTC(Predictor):
         Raises:
             UserError: the view has no transcripts.
         """
-        view, tokens = step.views[self.view], step[Read(self.view)]
+        view = step.views[self.view]
+        return self.loss(self.predict(step[Read(self.view)], view), view)
+
+    def loss(self, emissions: Sequence[Tensor], view: View) -> Loss:
+        """The loss of emissions `(L, 1 + K)` of each utterance of a view; see `forward`."""
         if "text" not in view.ragged:
             raise UserError(
                 f"CTC needs a transcript for each sample of the view {self.view!r}; data.segment must be null"
             )
-        emissions, texts = self.predict(tokens, view), view.ragged["text"]
+        texts = view.ragged["text"]
         said = [i for i, text in enumerate(texts) if len(text) and fewest_frames(text) <= len(emissions[i])]
         kept = [emissions[i] for i in said], [texts[i] for i in said]
         total = ctc_loss(*kept).sum() if said else torch.cat(emissions).sum() * 0.0

@@ -1,4 +1,4 @@
-"""The objective of wav2vec 2.0: tell the true quantised frame from others of the same utterance.
+"""The objective of wav2vec 2.0: tell the true frame, quantised or not, from others of the same utterance.
 
 Shapes: S packed tokens, M masked frames of the batch, m masked frames of one utterance, D width,
 F features, G codebooks, V codes of each, K width of the space that is compared in.
@@ -43,7 +43,8 @@ class MaskedContrastive(Objective):
     multiplies the other two by their number, which is the same weighting.
 
     Args:
-        quantiser: of the unmasked features at the masked positions.
+        quantiser: of the unmasked features at the masked positions; None compares with a linear map of
+            the features themselves (BigSSL, Zhang et al. 2021, section 3).
         width: K; 256 for base models, 768 for large ones.
         negatives: distinct frames each true one is told from; all others where there are fewer.
         temperature: of the cosine similarities.
@@ -55,7 +56,7 @@ class MaskedContrastive(Objective):
 
     def __init__(
         self,
-        quantiser: GumbelQuantiser,
+        quantiser: GumbelQuantiser | None = None,
         width: int = 256,
         negatives: int = 100,
         temperature: float = 0.1,
@@ -82,8 +83,10 @@ class MaskedContrastive(Objective):
         feature_dim = spec.views[self.view].feature_dim
         if feature_dim is None:
             raise ValueError(f"the tokenizer of the view {self.view!r} gives no features to be quantised")
-        self.quantiser.build(feature_dim)
-        self.project_target = nn.Linear(self.quantiser.width, self.width)
+        if self.quantiser is not None:
+            self.quantiser.build(feature_dim)
+            feature_dim = self.quantiser.width
+        self.project_target = nn.Linear(feature_dim, self.width)
         self.project_context = nn.Linear(spec.width, self.width)
 
     def forward(self, step: Step) -> Loss:
@@ -92,10 +95,13 @@ class MaskedContrastive(Objective):
         In evaluation mode nothing is drawn but the negatives.
         """
         tokens = step[Read(self.view)].content()
-        contrast, quantised = self.contrast(tokens, step.progress)
+        return self.loss(tokens, *self.contrast(tokens, step.progress))
+
+    def loss(self, tokens: Tokens, contrast: Contrast, quantised: Quantised | None) -> Loss:
+        """The terms of a contrast over content tokens; without a quantiser there is no diversity."""
         frames = len(contrast.loss)
         terms = {"contrastive": Term(contrast.loss.sum(), frames)}
-        if self.diversity:
+        if self.diversity and quantised is not None:
             terms["diversity"] = Term(diversity(quantised.share), min(frames, 1), self.diversity, "batch")
         if self.penalty and tokens.energy is not None:
             terms["penalty"] = Term(tokens.energy.sum(), len(tokens.energy), self.penalty)
@@ -107,32 +113,55 @@ class MaskedContrastive(Objective):
         assert masked is not None
         return {"contrastive": int(masked.sum()), "penalty": len(masked)}
 
-    def contrast(self, tokens: Tokens, progress: float = 0.0) -> tuple[Contrast, Quantised]:
-        """The task over all masked frames of content tokens, in their order, and their codes."""
+    def contrast(self, tokens: Tokens, progress: float = 0.0) -> tuple[Contrast, Quantised | None]:
+        """The task over all masked frames of content tokens, in their order, and the frames quantised."""
         assert tokens.masked is not None and tokens.features is not None
-        quantised = self.quantiser(
-            tokens.features[tokens.masked], value(self.quantiser.temperature, progress)
-        )
+        features = tokens.features[tokens.masked]
+        quantised = self.quantise(features, progress)
+        if quantised is None:  # every frame is its own kind
+            return self.compare(tokens, features, torch.arange(len(features)).unsqueeze(1)), None
+        return self.compare(tokens, quantised.vectors, quantised.codes), quantised
+
+    def quantise(self, features: Tensor, progress: float = 0.0) -> Quantised | None:
+        """Frames `(m, F)` by the quantiser at its temperature of the moment; None without one."""
+        if self.quantiser is None:
+            return None
+        return self.quantiser(features, value(self.quantiser.temperature, progress))
+
+    def compare(self, tokens: Tokens, targets: Tensor, codes: Tensor) -> Contrast:
+        """The task over all masked frames of content tokens.
+
+        Args:
+            tokens: with their mask.
+            targets: `(M, ...)` what the masked frames are, before the projection to K.
+            codes: `(M, G)`; frames of the same codes are not told from each other.
+        """
+        assert tokens.masked is not None
         counts = [int(part.sum()) for part in tokens.masked.cpu().split(tokens.lengths)]
         context = F.normalize(self.project_context(tokens.values[tokens.masked]), dim=-1).split(counts)
-        target = F.normalize(self.project_target(quantised.vectors), dim=-1).split(counts)
-        codes = quantised.codes.split(counts)
+        target = F.normalize(self.project_target(targets), dim=-1).split(counts)
         parts = [
-            utterance(c, q, code, choose(len(code), self.negatives, code.device), self.temperature)
-            for c, q, code in zip(context, target, codes, strict=True)
+            utterance(c, q, code, choose(len(code), self.negatives, c.device), self.temperature)
+            for c, q, code in zip(context, target, codes.to(targets.device).split(counts), strict=True)
         ]
         loss, right, candidates = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Contrast(loss, right, candidates), quantised
+        return Contrast(loss, right, candidates)
 
-    def _metrics(self, contrast: Contrast, quantised: Quantised, masked: float) -> dict[str, Tensor]:
-        used = perplexity(code_share(quantised.codes, self.quantiser.codes)).sum()
-        return {
+    def _metrics(self, contrast: Contrast, quantised: Quantised | None, masked: float) -> dict[str, Tensor]:
+        metrics = {
             "accuracy": contrast.right.float().mean(),
             "chance": contrast.candidates.float().reciprocal().mean(),
+            "masked": contrast.loss.new_tensor(masked),
+        }
+        if quantised is None:
+            return metrics
+        groups, codes = quantised.share.shape
+        used = perplexity(code_share(quantised.codes, codes)).sum()
+        return {
+            **metrics,
             "code_perplexity": used,
-            "code_share": used / (self.quantiser.groups * self.quantiser.codes),
+            "code_share": used / (groups * codes),
             "prob_perplexity": perplexity(quantised.share.detach()).sum(),
-            "masked": used.new_tensor(masked),
         }
 
 

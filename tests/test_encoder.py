@@ -33,6 +33,7 @@ OPTIONS = {
     "rotary all": BlockOptions(rotary=3),
     "layer scale": BlockOptions(layer_scale=0.1),
     "conformer": BlockOptions(convolution=3),
+    "conformer, group norm": BlockOptions(feedforward="silu", convolution=5, convolution_norm="group"),
     "everything": BlockOptions("rms", True, 1e-5, "swiglu", False, 0.5, 1, 5),
 }
 each_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

@@ -240,3 +240,34 @@ def test_nothing_masked_is_no_loss() -> None:
     loss = objective()(step(tokens(5, 7, share=0.0)))
     assert loss.terms["contrastive"].count == 0
     assert math.isfinite(loss.total.item()) and loss.metrics == {}
+
+
+def test_without_a_quantiser_a_linear_map_of_the_features_is_told() -> None:
+    """BigSSL: -log softmax of cos(A c_t, B f_u) / .1 over all masked u of the utterance; no other terms."""
+    model, read = MaskedContrastive(None, width=13, penalty=0.0), tokens(9, 6)
+    model.build(Spec(WIDTH, 1, {"train": TokenSpec("audio", None, FEATURES, ("class",))}, {"audio": {}}))
+    loss = model(step(read))
+    total, frames, chances = torch.zeros(()), 0, []
+    for index in range(2):
+        sequence = one(read, index)
+        chosen = sequence.masked.nonzero().flatten().tolist()
+        for t in chosen:
+            context = model.project_context(sequence.values[t])
+            scores = [
+                torch.cosine_similarity(context, model.project_target(sequence.features[u]), dim=0) / 0.1
+                for u in chosen
+            ]
+            total = total - scores[chosen.index(t)] + torch.stack(scores).logsumexp(0)
+            frames, chances = frames + 1, [*chances, 1 / len(chosen)]
+    assert set(loss.terms) == {"contrastive"} and loss.terms["contrastive"].count == frames
+    torch.testing.assert_close(loss.terms["contrastive"].sum, total)
+    assert set(loss.metrics) == {"accuracy", "chance", "masked"}
+    assert float(loss.metrics["chance"]) == pytest.approx(sum(chances) / frames)
+    inputs = [read.values, read.features, *model.parameters()]
+    pairs = zip(
+        torch.autograd.grad(loss.total, inputs),
+        torch.autograd.grad(total / frames, inputs),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs)

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torchaudio
 from triptych.tasks.build import build_model
 from triptych.tasks.config import merge, sizes
 
@@ -12,6 +13,13 @@ NAMES = {
     "B": "base_patch16",
     "L": "large_patch16",
     "H": "huge_patch14",
+}
+
+#: Parameters in the paper's table 2 (Babu et al. 2021), and torchaudio's builder of the encoder.
+XLSR = {
+    "0.3B": (317, torchaudio.models.wav2vec2_xlsr_300m),
+    "1B": (965, torchaudio.models.wav2vec2_xlsr_1b),
+    "2B": (2162, torchaudio.models.wav2vec2_xlsr_2b),
 }
 
 
@@ -34,8 +42,22 @@ def test_a_vit_of_this_size_has_as_many_parameters_as_timms(size: str) -> None:
         assert count(made) == count(timm.create_model(name, num_classes=1000))
 
 
+@pytest.mark.parametrize("size", XLSR)
+def test_xlsr_of_this_size_has_as_many_parameters_as_published(size: str) -> None:
+    config = merge(["speech/xlsr", f"sizes/XLS-R-{size}"])
+    millions, theirs = XLSR[size]
+    with torch.device("meta"):
+        made = build_model(config.values["model"])
+        made.build({"train": "audio"}, {"audio": {"rate": 16000}})
+        # torchaudio's has no mask token, which is as wide as the encoder
+        read = count(made.tokenizers) + count(made.encoder) - made.encoder.width
+        assert read == count(theirs())
+    assert count(made) // 10**6 == millions
+    assert (config.values["data"]["init_args"]["rate"], config.name) == (16000, "xlsr")
+
+
 def test_every_size_is_packaged_and_keeps_the_recipes_name() -> None:
-    assert set(sizes()) == {f"sizes/{size}" for size in NAMES}
+    assert set(sizes()) == {f"sizes/{size}" for size in (*NAMES, *(f"XLS-R-{size}" for size in XLSR))}
     both = merge(["vision/dino", "sizes/S"])
     assert both.name == "dino" and both.header == merge(["vision/dino"]).header
     assert both.values["model"]["encoder"]["width"] == 384

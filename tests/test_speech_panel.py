@@ -8,18 +8,21 @@ import pytest
 import soundfile
 import torch
 from triptych.backbones.encoder import Encoder
+from triptych.backbones.teacher import Teacher
+from triptych.objectives.latent_regression import LatentRegression
 from triptych.objectives.masked_contrastive import MaskedContrastive
 from triptych.objectives.quantiser import GumbelQuantiser
 from triptych.tasks.model import Model
 from triptych.tasks.speech.data import Audio, Columns
 from triptych.tasks.speech.features import durations, encoded
 from triptych.tasks.speech.masks import SpanMask
-from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure, voice_rows
+from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure, picture, voice_rows
 from triptych.tasks.speech.picture import by_pitch, draw, listen, runs
 from triptych.tasks.speech.probe import folds, groups, letters, logistic, score
 from triptych.tasks.speech.views import AudioView
 from triptych.tokenizers.audio import Positions
 from triptych.tokenizers.audio_logmel import LogMelFrames
+from triptych.tokenizers.errors import UserError
 
 RATE = 1000
 
@@ -178,7 +181,8 @@ def test_measure_gives_the_run_beside_every_baseline(data: Audio, model: Model) 
 
 
 def test_contrasts_count_every_hidden_frame_of_the_test_split(data: Audio, model: Model) -> None:
-    found, again = contrasts(model, data), contrasts(model, data)
+    member = model.objective["wav2vec2"]
+    found, again = contrasts(model, member, data), contrasts(model, member, data)
     masked = sum(int(batch["train"].masked.sum()) for batch in data.test_dataloader())
     assert found.frames == masked and found == again
     assert found.chance >= 1 / 9 - 1e-6  # two codebooks of three codes are nine kinds
@@ -192,6 +196,22 @@ def test_the_picture_shows_held_out_clips_with_their_texts(data: Audio, model: M
     assert len(heard.right) == int(heard.masked.sum()) and heard.codes.shape == (len(heard.masked), 2)
     draw(heard, tmp_path / "panel.png")
     assert (tmp_path / "panel.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_without_codes_and_without_a_contrast_have_their_rows(data: Audio, tmp_path: Path) -> None:
+    """BigSSL's task has no codes to show, data2vec's no contrast at all; the letters are asked of both."""
+    for member in (MaskedContrastive(None, width=7), LatentRegression(2)):
+        encoder, tokenizer = Encoder(8, 2, 2), LogMelFrames(5, window=32, hop=10, positions=Positions(3, 1))
+        teacher = None if isinstance(member, MaskedContrastive) else Teacher()
+        model = Model({"audio": tokenizer}, encoder, {"it": member}, teacher=teacher)
+        model.build(data.views(), data.facts())
+        metrics = {row.metric for row in measure(Finished(data, model.eval()))}
+        assert metrics == ({"contrastive accuracy", "accuracy / chance"} if teacher is None else set())
+        if teacher is None:
+            assert "like colour" not in picture(Finished(data, model), tmp_path / "panel.png")
+        else:
+            with pytest.raises(UserError, match="the objective MaskedContrastive, but it has none"):
+                picture(Finished(data, model), tmp_path / "panel.png")
 
 
 def test_codes_are_ranked_by_the_pitch_of_their_frames() -> None:

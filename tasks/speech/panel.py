@@ -41,13 +41,13 @@ class Contrasts:
         right: of the M masked frames, how many were told from their negatives.
         frames: M.
         chance: mean of 1 / distinct candidates.
-        share: perplexity of the codes used, over all G V codes.
+        share: perplexity of the codes used, over all G V codes; None without a quantiser.
     """
 
     right: int
     frames: int
     chance: float
-    share: float
+    share: float | None
 
     @property
     def accuracy(self) -> float:
@@ -56,7 +56,7 @@ class Contrasts:
 
 
 def measure(run: Run) -> list[Row]:
-    """The contrastive task on held-out audio, and the letters of the transcripts from frozen features.
+    """The letters of the transcripts from frozen features, and the contrastive task where that was learnt.
 
     Raises:
         UserError: the run's data is not audio.
@@ -65,7 +65,9 @@ def measure(run: Run) -> list[Row]:
     untrained = run.untrained()
     rows: list[Row] = []
     for system, model in ((OWN, run.model), (UNTRAINED, untrained)):
-        rows += _contrast_rows(system, contrasts(model, data))
+        member = objective(model)
+        if member is not None:
+            rows += _contrast_rows(system, contrasts(model, member, data))
     if "text" in data.table:
         for language, clips in _by_language(data.table):
             rows += _probe_rows(language, clips, data, run.model, untrained)
@@ -80,18 +82,15 @@ def audio(run: Run) -> Audio:
     return data
 
 
-def objective(model: Model) -> MaskedContrastive:
-    """The one masked contrastive objective of a model. Raises UserError if it has none."""
-    for _, member in model.objective:
-        if isinstance(member, MaskedContrastive):
-            return member
-    raise UserError("expected a run with the objective MaskedContrastive, but it has none")
+def objective(model: Model) -> MaskedContrastive | None:
+    """The masked contrastive objective of a model, also inside another one."""
+    found = (member for member in model.objective.modules() if isinstance(member, MaskedContrastive))
+    return next(found, None)
 
 
 @torch.no_grad()
-def contrasts(model: Model, data: Audio) -> Contrasts:
+def contrasts(model: Model, member: MaskedContrastive, data: Audio) -> Contrasts:
     """The contrastive task over the test split, in evaluation mode, with the masks of epoch 0."""
-    member = objective(model)
     read = Read(member.view)
     right, candidates, codes = [], [], []
     with seeded("contrasts"):  # negatives are drawn
@@ -99,17 +98,20 @@ def contrasts(model: Model, data: Audio) -> Contrasts:
             contrast, quantised = member.contrast(model.encode(batch, [read])[read].content())
             right.append(contrast.right)
             candidates.append(contrast.candidates)
-            codes.append(quantised.codes)
-    used = perplexity(code_share(torch.cat(codes), member.quantiser.codes)).sum()
+            codes += [] if quantised is None else [quantised.codes]
     hits, chance = torch.cat(right), torch.cat(candidates).float().reciprocal().mean()
-    size = member.quantiser.groups * member.quantiser.codes
-    return Contrasts(int(hits.sum()), len(hits), float(chance), float(used) / size)
+    share = None
+    if member.quantiser is not None:
+        size = member.quantiser.codes
+        share = float(perplexity(code_share(torch.cat(codes), size)).mean()) / size
+    return Contrasts(int(hits.sum()), len(hits), float(chance), share)
 
 
 def _contrast_rows(system: str, found: Contrasts) -> list[Row]:
     baseline = system != OWN
     half = 1.96 * (found.accuracy * (1 - found.accuracy) / found.frames) ** 0.5
     ratio, chance = found.accuracy / found.chance, found.chance
+    used = [] if found.share is None else [found.share]
     return [
         Row(
             system,
@@ -121,7 +123,7 @@ def _contrast_rows(system: str, found: Contrasts) -> list[Row]:
         ),
         Row(f"chance, codes of {system}", "contrastive accuracy", chance),
         Row(system, "accuracy / chance", ratio, ratio - half / chance, ratio + half / chance, baseline),
-        Row(system, "code perplexity / codes", found.share, baseline=baseline),
+        *(Row(system, "code perplexity / codes", share, baseline=baseline) for share in used),
     ]
 
 
@@ -193,12 +195,14 @@ def _row(system: str, metric: str, found: Score, baseline: bool) -> Row:
 
 def picture(run: Run, path: Path) -> str:
     """Draw a few held-out clips end to end: spectrogram, what was masked, the codes; returns the caption."""
-    data = audio(run)
-    heard = listen(run.model, objective(run.model), data)
+    data, member = audio(run), objective(run.model)
+    if member is None:
+        raise UserError("expected a run with the objective MaskedContrastive, but it has none")
+    heard = listen(run.model, member, data)
     draw(heard, path)
     return (
         f"Held-out clips of one voice. Of the {int(heard.masked.sum())} frames hidden from the encoder, "
         f"{int(heard.right.sum())} were told from up to {heard.negatives} others of the same recording by "
-        "what surrounds them; codes of like colour stand for like spectra. One recording of one voice "
-        "shows how it works, not how well."
+        f"what surrounds them{'' if not heard.sizes else '; codes of like colour stand for like spectra'}. "
+        "One recording of one voice shows how it works, not how well."
     )

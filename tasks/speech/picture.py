@@ -41,8 +41,8 @@ class Heard:
         clips: (second at which it starts, transcript) of each clip.
         masked: `(L,)` bool.
         right: `(M,)` bool, whether each masked frame was told from its negatives.
-        codes: `(L, G)`, each ranked by the pitch of the frames it stands for.
-        sizes: V.
+        codes: `(L, G)`, each ranked by the pitch of the frames it stands for; G is 0 without a quantiser.
+        sizes: V, then 0.
         negatives: most negatives a frame was told from.
     """
 
@@ -69,13 +69,12 @@ def listen(model: Model, member: MaskedContrastive, data: Audio) -> Heard:
     with seeded("picture"):
         contrast, _ = member.contrast(tokens)
     assert tokens.features is not None
-    codes = member.quantiser(tokens.features, 1.0).codes
-    spectrum = mel_spectrogram(waveform, data.rate, frames)
-    ranked = by_pitch(codes, spectrum, member.quantiser.codes)
+    ranked, size = torch.empty(frames, 0, dtype=torch.long), 0
+    if member.quantiser is not None:
+        codes, size = member.quantiser(tokens.features, 1.0).codes, member.quantiser.codes
+        ranked = by_pitch(codes, mel_spectrogram(waveform, data.rate, frames), size)
     negatives = min(member.negatives, len(contrast.right) - 1)
-    return Heard(
-        waveform, data.rate, clips, masked, contrast.right, ranked, member.quantiser.codes, negatives
-    )
+    return Heard(waveform, data.rate, clips, masked, contrast.right, ranked, size, negatives)
 
 
 def _first_clips(data: Audio) -> tuple[Tensor, list[tuple[float, str]]]:
