@@ -77,7 +77,7 @@ class Reconstruction(Objective):
         """The mean distance over the values that count."""
         tokens = self.reconstruct(step[Read(self.view)])
         assert tokens.source is not None
-        counts = self._counted(tokens)
+        counts = self.counted(tokens)
         if tokens.observed is not None:
             counts = counts & tokens.observed
         target = standardised(tokens.source, tokens.observed) if self.normalise else tokens.source
@@ -127,7 +127,7 @@ class Reconstruction(Objective):
         values = values + sincos(whole.position, self.decoder.width).to(values.dtype)
         return self.decoder(concat([whole.with_values(values)])).layers[-1][0]
 
-    def _counted(self, tokens: Tokens) -> Tensor:
+    def counted(self, tokens: Tokens) -> Tensor:
         """`(S, P)` bool: the values whose reconstruction is learnt from."""
         assert tokens.source is not None
         if self.of == "all":

@@ -205,6 +205,19 @@ COMMANDS = (
         ("data",),
     ),
     Command(
+        "reconstruct",
+        "pictures of what a masked or corrupted image was rebuilt to",
+        (
+            RUN,
+            Option("output", "FILE", "PNG file to write", default="reconstruction.png"),
+            Option("count", "N", "images at most", whole, 12),
+            TRUST,
+        ),
+        "triptych reconstruct --run runs/mae-1 --data.path photos",
+        on_run("vision.reconstruct:reconstruct", "overrides"),
+        ("data",),
+    ),
+    Command(
         "forecast",
         "forecast a table beyond its last row",
         (

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from .run import Run
+
+#: Draws a run into a PNG file and returns the caption.
+Picture: TypeAlias = "Callable[[Run, Path], str]"
 
 
 @dataclass(frozen=True)

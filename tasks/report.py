@@ -90,14 +90,16 @@ def _tables(metrics: dict[str, Any]) -> Iterator[str]:
 
 
 def _panel(run: Run, figures: Path) -> dict[str, str]:
-    """Draw the modality's picture where there is none yet; its caption by the file's name."""
-    picture = figures / "panel.png"
+    """Draw the modality's pictures where there are none yet; their captions by the files' names."""
     modality = run.config["data"]["class_path"].split(".")[-3]
     module = f"{__package__}.{modality}.panel"
-    if picture.exists() or find_spec(f"{__package__}.{modality}") is None or find_spec(module) is None:
+    if find_spec(f"{__package__}.{modality}") is None or find_spec(module) is None:
         return {}
-    try:
-        return {picture.name: import_module(module).picture(run, picture)}
-    except UserError as error:  # a run without a class token, say, has a page without this picture
-        LOG.warning(f"no picture of this run: {error}")
-        return {}
+    captions = {}
+    for name, draw in import_module(module).pictures(run).items():
+        if not (figures / name).exists():
+            try:
+                captions[name] = draw(run, figures / name)
+            except UserError as error:  # a run whose data are gone, say, has a page without this picture
+                LOG.warning(f"no picture of this run: {error}")
+    return captions

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 from triptych.tasks.vision.corrupt import Draw, blocks, corrupt, draw
 from triptych.tasks.vision.data import Images
 from triptych.tasks.vision.options import Corrupt, ImageView, Warp
@@ -125,6 +126,21 @@ def test_one_channel_has_no_colour_to_lose() -> None:
     assert not any(one.grey.any() for one in draws(SIT, 20, channels=1))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (5, 11), (31, 17)])
+def test_the_blur_is_torchvisions(size: tuple[int, int]) -> None:
+    sigmas, images = torch.tensor([0.1, 0.77, 1.9, 5.1]), torch.randn(4, 3, *size)
+    none = torch.zeros(size, dtype=torch.bool)
+    made = [
+        Draw(none, ~none, none, none, torch.zeros(3, *size), torch.tensor(0.0), float(sigma))
+        for sigma in sigmas
+    ]
+    found, touched = corrupt(images, images, made)
+    assert touched.all()
+    for image, blurred, sigma in zip(images, found, sigmas.tolist(), strict=True):
+        kernel = min(15, 2 * min(size) - 1, 2 * max(1, round(2 * sigma)) + 1)
+        torch.testing.assert_close(blurred, gaussian_blur(image, [kernel, kernel], [sigma, sigma]))
+
+
 def test_small_pictures_are_blurred_too() -> None:
     made = draws(Corrupt(blur=1.0, side=(0.5, 1.0)), 20, channels=1, size=(4, 4))
     found, _ = corrupt(x := torch.randn(20, 1, 4, 4), x, made)
@@ -147,9 +163,9 @@ def test_a_view_tells_what_was_touched_and_the_tokens_carry_it() -> None:
     tokenizer = ImagePatches(2, ("rotation", "contrastive"))
     tokenizer.build(12, {"channels": 1, "size": (8, 8)})
     content = tokenizer(view).content()
-    patches = tokenizer._patches(view.data)
+    patches = tokenizer.patches_of(view.data)
     assert content.corrupted is not None and content.source is not None
-    assert torch.equal(content.corrupted, tokenizer._patches(view.corrupted.float()).bool())
+    assert torch.equal(content.corrupted, tokenizer.patches_of(view.corrupted.float()).bool())
     assert torch.equal(patches.where(~content.corrupted, 0), content.source.where(~content.corrupted, 0))
 
 

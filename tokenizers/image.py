@@ -103,7 +103,7 @@ class ImagePatches(Tokenizer):
                 f"views that mask or hide patches need an overlap of 0 in ImagePatches, not {self.overlap}"
             )
         n, grid = len(view.data), self.grid_of(view.data.shape[-2:])
-        patches = self._patches(view.data)
+        patches = self.patches_of(view.data)
         clean = view.data if view.clean is None else view.clean
         assert isinstance(clean, Tensor)
         return Patches(
@@ -112,8 +112,10 @@ class ImagePatches(Tokenizer):
             position=_positions(n, *grid, patches.device),
             sample=tuple(range(n)),
             channel=(0,) * n,
-            source=patches if view.clean is None else self._patches(clean),
-            corrupted=None if view.corrupted is None else self._patches(view.corrupted.expand_as(view.data)),
+            source=patches if view.clean is None else self.patches_of(clean),
+            corrupted=None
+            if view.corrupted is None
+            else self.patches_of(view.corrupted.expand_as(view.data)),
             grid=grid,
         )
 
@@ -171,12 +173,19 @@ class ImagePatches(Tokenizer):
             )
         return size[0] // self.patch[0], size[1] // self.patch[1]
 
-    def _patches(self, images: Tensor) -> Tensor:
+    def patches_of(self, images: Tensor) -> Tensor:
         """`(n, C, H, W)` -> `(n * R * Q, P)`, rows of patches from the top left."""
         n, channels, height, width = images.shape
         ph, pw = self.patch
         cut = images.reshape(n, channels, height // ph, ph, width // pw, pw)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * ph * pw)
+
+    def images_of(self, patches: Tensor, shape: Sequence[int]) -> Tensor:
+        """Undo `patches_of` for images of `shape` (n, C, H, W)."""
+        n, channels, height, width = shape
+        ph, pw = self.patch
+        cut = patches.reshape(n, height // ph, width // pw, channels, ph, pw)
+        return cut.permute(0, 3, 1, 4, 2, 5).reshape(n, channels, height, width)
 
     def _windows(self, images: Tensor) -> Tensor:
         """`(n, C, H, W)` -> `(n * R * Q, C * (patch height + 2 O) * (patch width + 2 O))`."""

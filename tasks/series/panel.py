@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ...tokenizers.errors import UserError
-from ..panel import Row
+from ..panel import Picture, Row
 from ..run import Run
 from .baselines import arrays, fit_ridge, naive, seasonal_naive
 from .data import Tables
@@ -114,6 +114,11 @@ def tables(run: Run) -> Tables:
     if not isinstance(data, Tables):
         raise UserError(f"expected a run trained on tables of series, but its data is {type(data).__name__}")
     return data
+
+
+def pictures(run: Run) -> dict[str, Picture]:
+    """How each picture of a run is drawn, by its file's name."""
+    return {"panel.png": picture}
 
 
 def picture(run: Run, path: Path) -> str:

@@ -18,7 +18,7 @@ from ...objectives.quantiser import code_share, perplexity
 from ...tokenizers.errors import UserError
 from ..data import seeded
 from ..model import Model
-from ..panel import Row
+from ..panel import Picture, Row
 from ..run import Run
 from .data import Audio
 from .features import Array, durations, encoded, mfcc
@@ -191,6 +191,11 @@ def probe_features(
 def _row(system: str, metric: str, found: Score, baseline: bool) -> Row:
     half = 1.96 * float(np.std(found.splits, ddof=1)) / len(found.splits) ** 0.5
     return Row(system, metric, found.mean, found.mean - half, found.mean + half, baseline)
+
+
+def pictures(run: Run) -> dict[str, Picture]:
+    """How each picture of a run is drawn, by its file's name."""
+    return {"panel.png": picture}
 
 
 def picture(run: Run, path: Path) -> str:

@@ -16,8 +16,9 @@ from ...tokenizers.errors import UserError
 from ...tokenizers.image import ImagePatches
 from ..evaluation.labels import Truth, accuracy_rows, tell
 from ..features import Features, features, knn_predict
-from ..panel import Row
+from ..panel import Picture, Row
 from ..run import Run
+from .reconstruct import draw_reconstruction, rebuilding
 from .views import MODALITY
 
 #: Chosen before any test part was looked at: DINO's protocol (Caron et al. 2021).
@@ -113,6 +114,18 @@ def svm(train: Tensor, label: Tensor, query: Tensor) -> Tensor:
     untuned = SVC(C=10.0, gamma=scale)
     model = GridSearchCV(SVC(), grid, cv=folds, n_jobs=1) if folds > 1 else untuned
     return torch.from_numpy(model.fit(train.numpy(), label.numpy()).predict(query.numpy()))
+
+
+def pictures(run: Run) -> dict[str, Picture]:
+    """How each picture of a run is drawn, by its file's name: attention and, where it rebuilds, that."""
+    found: dict[str, Picture] = {}
+    tokenizer = run.model.tokenizers[MODALITY]
+    assert isinstance(tokenizer, ImagePatches)
+    if "class" in tokenizer.prefix:
+        found["panel.png"] = picture
+    if rebuilding(run.model) is not None:
+        found["reconstruction.png"] = draw_reconstruction
+    return found
 
 
 def picture(run: Run, path: Path) -> str:

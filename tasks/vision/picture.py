@@ -5,7 +5,7 @@ Shapes: n images, C channels, H x W pixels, A heads, R x Q patches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def draw_overview(model: Model, view: View, pixels: Pixels, path: Path, layer: i
     """
     assert isinstance(view.data, Tensor)
     looks, colours = attention(model, view, layer), principal_colours(patch_features(model, view, layer))
-    papers = [on_paper(image, small=True) for image in pixels.restore(view.data)]
+    restored = pixels.restore(view.data)
+    papers = [on_paper(image, small=True, like=restored) for image in restored]
     size, everyone = papers[0].shape[:2], looks.mean(1)
     outlines = [outlined(paper, mass_mask(look)) for paper, look in zip(papers, everyone, strict=True)]
     found = 1 - strip([1 - inside[:, :, None] for _, inside in outlines])[:, :, 0]  # gaps are outside
@@ -60,11 +61,7 @@ def draw_overview(model: Model, view: View, pixels: Pixels, path: Path, layer: i
     }
     for head in range(min(looks.shape[1], HEADS)):
         rows[f"head {head + 1}"] = [glowing(p, look) for p, look in zip(papers, looks[:, head], strict=True)]
-    figure, axes = _cells(len(rows), 1, wide=max(1.5 + 1.1 * len(papers), 4.0), tall=1.1)
-    for axis, (name, cells) in zip(axes[:, 0], rows.items(), strict=True):
-        _show(axis, strip(cells), found if name == held else None)
-        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=13, labelpad=12)
-    _save(figure, "Attention, " + ("last block" if layer == -1 else f"block {layer}"), path)
+    draw_rows(rows, "Attention, " + ("last block" if layer == -1 else f"block {layer}"), path, {held: found})
     where = "the last block" if layer == -1 else f"block {layer}"
     return (
         f"Attention from the class token to the patches of {len(view)} images in {where} (the deeper the "
@@ -73,6 +70,25 @@ def draw_overview(model: Model, view: View, pixels: Pixels, path: Path, layer: i
         f"only {looks.shape[2]} x {looks.shape[3]} cells, and it says where the model looks, not why it "
         "decides."
     )
+
+
+def draw_rows(
+    rows: Mapping[str, Sequence[Tensor]], title: str, path: Path, outlines: Mapping[str, Tensor] | None = None
+) -> None:
+    """Draw named rows of pictures `(H', W', 3)` of one size; a PNG.
+
+    Args:
+        rows: by name.
+        title: above it all.
+        path: to write.
+        outlines: by a row's name, a mask over its whole strip.
+    """
+    columns = max(map(len, rows.values()))
+    figure, axes = _cells(len(rows), 1, wide=max(1.5 + 1.1 * columns, 4.0), tall=1.1)
+    for axis, (name, cells) in zip(axes[:, 0], rows.items(), strict=True):
+        _show(axis, strip(cells), (outlines or {}).get(name))
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=13, labelpad=12)
+    _save(figure, title, path)
 
 
 def draw_image(image: Tensor, looks: Tensor, colours: Tensor, title: str, path: Path) -> None:
@@ -119,11 +135,13 @@ def some_of_each(data: Images, count: int = SHOWN) -> View:
     return samples.collate([samples[0, index] for index in chosen])[PLAIN]
 
 
-def on_paper(image: Tensor, small: bool = False) -> Tensor:
+def on_paper(image: Tensor, small: bool = False, like: Tensor | None = None) -> Tensor:
     """`(C, H, W)` as `(H', W', 3)` to look at: enlarged where small, and ink on black as ink on white.
 
     Args:
         small: no larger than a cell of the overview either.
+        like: the images that say whether it is ink on black, so that a row is of one kind; itself alone
+            unless given.
     """
     height, width = image.shape[1:]
     factor = max(1, -(-LARGE // min(height, width)))
@@ -132,7 +150,7 @@ def on_paper(image: Tensor, small: bool = False) -> Tensor:
         scale = LARGE / min(height, width)
         shrunk = T.resize(image, [round(height * scale), round(width * scale)], antialias=True)
         large = shrunk.permute(1, 2, 0)
-    dark = len(image) == 1 and float(image.median()) < 0.2
+    dark = len(image) == 1 and float((image if like is None else like).median()) < 0.2
     return 1 - large.expand(-1, -1, 3) if dark else large.expand(-1, -1, 3)
 
 
