@@ -33,6 +33,11 @@ def _cluster(options: Options, overrides: Overrides) -> None:
     cluster_command(paths, None if run is None else folder(run), **options)
 
 
+PHONES = (
+    Option("phones", "FILE", "CSV (path, start, end, phone; seconds) or folder of TextGrids", required=True),
+    Option("tier", "NAME", "of the TextGrids", default="phones"),
+)
+
 SPEECH = (
     Command(
         "manifest",
@@ -80,6 +85,34 @@ SPEECH = (
         ),
         "triptych transcribe --run runs/ctc-1 --data.path talk.mp3 calls --output transcripts.csv",
         on_run("speech.transcribe:transcribe_command", "data_path"),
+    ),
+    Command(
+        "evaluate abx",
+        "whether frames of each layer tell phones apart, by ABX within and across voices",
+        (
+            RUN,
+            *PHONES,
+            Option("items", "N", "of one phone of one voice, drawn at random", whole, 5),
+            JSON,
+            TRUST,
+        ),
+        "triptych evaluate abx --run runs/hubert-1 --data.path recordings --phones phones.csv",
+        on_run("speech.phone_command:abx_command", "overrides"),
+        ("data",),
+    ),
+    Command(
+        "evaluate units",
+        "what k-means units of each layer tell of phones: PNMI and purity",
+        (
+            RUN,
+            *PHONES,
+            Option("clusters", "K", "number of units", whole, 100),
+            JSON,
+            TRUST,
+        ),
+        "triptych evaluate units --run runs/hubert-1 --data.path recordings --phones alignments",
+        on_run("speech.phone_command:units_command", "overrides"),
+        ("data",),
     ),
     Command(
         "align",

@@ -126,8 +126,8 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
         ("zzzzz", "unknown command 'zzzzz'; `triptych --help` lists them"),
         (
             "evaluate knm",
-            "expected `triptych evaluate` to be followed by finetune or knn or linear or segmentation, "
-            "but got 'knm'",
+            "expected `triptych evaluate` to be followed by abx or finetune or knn or linear or segmentation "
+            "or units, but got 'knm'",
         ),
         ("fit", "`triptych fit` needs --config NAME; `triptych configs` lists the packaged ones"),
         ("fit --confg x", "`triptych fit` has no option --confg; did you mean '--config'?"),
@@ -233,6 +233,12 @@ RUN = "--run runs/dino-1"
             "vision.segment:segmentation",
             ("runs/dino-1", {}),
             {"masks": "alpha", "numbers": "objects", "share": 0.6, "beside": "B", "json": None},
+        ),
+        (
+            f"evaluate abx {RUN} --phones p.csv --data.path D --items 3",
+            "speech.phone_command:abx_command",
+            ("runs/dino-1", {"data.path": "D"}),
+            {"phones": "p.csv", "tier": "phones", "items": 3, "json": None},
         ),
         (
             f"attend {RUN} --data.path a.png --data.path b.png --data.size 32",

@@ -1,4 +1,4 @@
-"""One vector a clip: pooled frames of a model, MFCC, duration.
+"""Frames of a model's layers, and one vector a clip: frames pooled, MFCC, duration.
 
 Shapes: n clips, S packed tokens, L tokens of one clip, D width, C coefficients.
 """
@@ -27,6 +27,21 @@ def mean_and_deviation(frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def framewise(
+    model: Model, waveforms: Sequence[Tensor], layers: Sequence[int], batch: int = 64
+) -> dict[int, list[Tensor]]:
+    """Each layer's tokens `(L, D)` of each clip, in the order of `waveforms`; arguments as for `encoded`."""
+    tokenizers, encoder = model.branch(model.evaluate_with)
+    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for start in range(0, len(waveforms), batch):
+        view = View(MODALITY, list(waveforms[start : start + batch]))
+        output = encoder(concat([tokenizers[MODALITY](view)]), layers)
+        for layer in layers:
+            content = output.layers[layer][0].content()
+            found[layer] += content.per_sequence(content.values)
+    return found
+
+
 def encoded(
     model: Model, waveforms: Sequence[Tensor], layers: Sequence[int], batch: int = 64
 ) -> dict[int, Array]:
@@ -38,16 +53,11 @@ def encoded(
         layers: 0 the input of the encoder, i the output of block i, -1 the end.
         batch: clips a pass.
     """
-    tokenizers, encoder = model.branch(model.evaluate_with)
-    rows: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    for start in range(0, len(waveforms), batch):
-        view = View(MODALITY, list(waveforms[start : start + batch]))
-        output = encoder(concat([tokenizers[MODALITY](view)]), layers)
-        for layer in layers:
-            (tokens,) = output.layers[layer]
-            content = tokens.content()
-            rows[layer] += [mean_and_deviation(frames) for frames in content.per_sequence(content.values)]
-    return {layer: torch.stack(vectors).double().numpy() for layer, vectors in rows.items()}
+    frames = framewise(model, waveforms, layers, batch)
+    return {
+        layer: torch.stack([mean_and_deviation(of_clip) for of_clip in clips]).double().numpy()
+        for layer, clips in frames.items()
+    }
 
 
 def durations(waveforms: Sequence[Tensor], rate: int) -> Array:

@@ -1,0 +1,140 @@
+"""When each phone is said: a table or Praat's TextGrids, and the frames of a clip that fall on each.
+
+Shapes: L frames of one clip.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...tokenizers.errors import UserError
+from .clock import Clock
+
+#: Labels of silence in the alignments that aligners write.
+SILENCES = frozenset({"", "sil", "sp", "spn", "pau", "<sil>", "<eps>", "_"})
+COLUMNS = ("path", "start", "end", "phone")
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A phone said from `start` to `end`, in seconds of its file."""
+
+    label: str
+    start: float
+    end: float
+
+
+class Phones:
+    """The phones of files, silence left out.
+
+    Args:
+        of_file: by absolute path, or by the name of the file without its ending.
+    """
+
+    def __init__(self, of_file: Mapping[str, list[Phone]]) -> None:
+        self.of_file = {
+            key: sorted((p for p in phones if p.label.lower() not in SILENCES), key=lambda p: p.start)
+            for key, phones in of_file.items()
+        }
+
+    def of(self, path: str) -> list[Phone]:
+        """The phones of a file, in order; none where it has none."""
+        where = Path(path).absolute().resolve()
+        return self.of_file.get(str(where)) or self.of_file.get(where.stem, [])
+
+    def spans(self, path: str, begin: float, clock: Clock, frames: int) -> list[tuple[str, int, int]]:
+        """(label, first frame, one past the last) of each phone of a clip that holds a frame's centre.
+
+        Args:
+            path: of the clip's file.
+            begin: second of the file at which the clip begins.
+            clock: of its frames.
+            frames: L.
+        """
+        centres = [begin + (clock.window / 2 + frame * clock.hop) / clock.rate for frame in range(frames)]
+        found = []
+        for phone in self.of(path):
+            first, last = bisect_right(centres, phone.start - 1e-9), bisect_right(centres, phone.end - 1e-9)
+            if last > first:
+                found.append((phone.label, first, last))
+        return found
+
+
+def read_phones(path: str, tier: str = "phones") -> Phones:
+    """Phones from a table (CSV: `path, start, end, phone`, seconds of the file) or a folder of TextGrids.
+
+    Paths in a table are relative to it; a TextGrid is of the audio file of the same name.
+
+    Args:
+        path: of either.
+        tier: of the TextGrids.
+
+    Raises:
+        UserError: there is neither, a column or the tier is missing, or a phone ends before it starts.
+    """
+    where = Path(path).expanduser()
+    if where.is_dir():
+        found = {file.stem: read_textgrid(file, tier) for file in sorted(where.rglob("*.TextGrid"))}
+        if not found:
+            raise UserError(
+                f"expected --phones to name a table or a folder of TextGrids, but {path!r} has none"
+            )
+    else:
+        found = _read_table(where)
+    for file, phones in found.items():
+        for phone in phones:
+            if phone.end < phone.start:
+                raise UserError(
+                    f"the phone {phone.label!r} of {file} ends at {phone.end:g} s, before its start"
+                )
+    return Phones(found)
+
+
+def _read_table(path: Path) -> dict[str, list[Phone]]:
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(
+            f"expected --phones to name a table or a folder of TextGrids, but there is no {str(path)!r}"
+        )
+    table = pd.read_csv(path, dtype={"path": str, "phone": str}, keep_default_na=False)
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, but lacks {', '.join(missing)}")
+    found: dict[str, list[Phone]] = {}
+    columns = (table[column].tolist() for column in COLUMNS)
+    for file, start, end, label in zip(*columns, strict=True):
+        place = str((path.absolute().parent / Path(file).expanduser()).resolve())
+        found.setdefault(place, []).append(Phone(label, float(start), float(end)))
+    return found
+
+
+def read_textgrid(path: Path, tier: str) -> list[Phone]:
+    """The intervals of one tier of a TextGrid in Praat's long or short format.
+
+    Raises:
+        UserError: it is none, or has no such tier.
+    """
+    raw = path.read_bytes()
+    text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+    words = iter(
+        re.findall(r'"(?:[^"]|"")*"|<exists>|[-+]?[\d.]+(?:[eE][-+]?\d+)?', re.sub(r"\[\d*\]", "", text))
+    )
+    tiers: list[str] = []
+    try:
+        for word in words:
+            if word not in ('"IntervalTier"', '"TextTier"'):
+                continue
+            name, _, _, count = (next(words) for _ in range(4))
+            points = 1 if word == '"TextTier"' else 2
+            rows = [[next(words) for _ in range(points + 1)] for _ in range(int(count))]
+            tiers.append(name[1:-1])
+            if points == 2 and tiers[-1] == tier:
+                return [Phone(label[1:-1].replace('""', '"'), float(a), float(b)) for a, b, label in rows]
+    except (StopIteration, RuntimeError, ValueError):
+        raise UserError(f"{path} must be a TextGrid, but cannot be read as one") from None
+    raise UserError(f"{path} must have a tier of intervals called {tier!r}, but its tiers are {tiers}")
