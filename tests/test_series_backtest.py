@@ -16,6 +16,7 @@ from triptych.tasks.series.backtest import Backtest, backtest
 from triptych.tasks.series.beside import Given
 from triptych.tasks.series.data import Tables
 from triptych.tasks.series.frames import models
+from triptych.tasks.series.rivals import naive
 from triptych.tasks.series.skill import skills
 from triptych.tokenizers.errors import UserError
 from utilsforecast.evaluation import evaluate
@@ -261,6 +262,23 @@ def test_peers_stand_beside_where_they_are_installed(run: Run) -> None:
     pytest.importorskip("lightgbm")
     found = backtest(run, wide_table(), windows=2)
     assert np.isfinite(found.value("MASE", "LightGBM")) and np.isfinite(found.value("WQL", "LightGBM"))
+
+
+@pytest.mark.parametrize(
+    ("installed", "says"),
+    [
+        (set(), ["statsforecast is not installed", "LightGBM is not shown: it is not installed"]),
+        ({"lightgbm"}, ["statsforecast is not installed"]),
+    ],
+)
+def test_peers_that_are_not_there_are_named(run: Run, monkeypatch, installed, says) -> None:
+    find = lambda name: name if name in installed else None  # noqa: E731
+    monkeypatch.setattr("triptych.tasks.series.peers.find_spec", find)
+    monkeypatch.setattr(
+        "triptych.tasks.series.peers.lightgbm", lambda past, where: naive(past, where.origins, HORIZON)
+    )
+    notes = backtest(run, wide_table(), windows=2).notes
+    assert len(notes) == len(says) and all(part in note for part, note in zip(says, notes, strict=True))
 
 
 @pytest.mark.slow

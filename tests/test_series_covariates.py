@@ -17,6 +17,7 @@ from triptych.tasks.series.data import Tables
 from triptych.tasks.series.frequency import Step
 from triptych.tasks.series.future import predict_future
 from triptych.tasks.series.table import Columns, Table, to_table
+from triptych.tasks.series.views import SeriesView
 from triptych.tokenizers.errors import UserError
 
 CONTEXT, HORIZON, ROWS = 13, 5, 101
@@ -206,3 +207,58 @@ def test_a_forecast_reads_the_future_that_is_known_and_no_other(tmp_path: Path) 
         UserError, match="covariate 'price' in 10 rows after the last value of the series 'a'"
     ):
         future(model, frame, 10)
+
+
+def test_views_show_covariates_beside_the_values_at_the_same_steps(tmp_path: Path) -> None:
+    views = {"train": SeriesView(jitter=0.1), "cut": SeriesView(copies=2, crop=(0.5, 0.8))}
+    data = module(tmp_path, long_table(), views=views)
+    samples = data.samples("train")
+    keys = [(0, index) for index in (0, 3, len(samples) - 1)]
+    plain = data.samples("train", plain=True).collate([index for _, index in keys])[PLAIN]
+    batch = samples.collate(keys)
+    assert batch["train"].data.shape == plain.data.shape == (3, 8, CONTEXT)
+    still = [1 + data.table.covariates.names.index(name) for name in ("size", "town=south")]
+    assert torch.equal(batch["train"].data[:, still], plain.data[:, still])  # noise scales with what moves
+    assert not torch.equal(batch["train"].data[:, 0], plain.data[:, 0])
+    for entry, crop in enumerate(batch["cut"].data):
+        whole = plain.data[entry % 3].unfold(1, crop.shape[1], 1).transpose(0, 1)  # every place it may have
+        whole = torch.where(
+            plain.observed[entry % 3].unfold(1, crop.shape[1], 1).transpose(0, 1), whole, torch.nan
+        )
+        assert any(torch.equal(place.nan_to_num(9.0), crop.nan_to_num(9.0)) for place in whole)
+    data.attach({"series": small_model(data).tokenizers["series"]})  # type: ignore[dict-item]
+    loss = small_model(data)({"train": data.samples("train").collate(keys)["train"]})
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+
+
+def test_masked_windows_of_covariates_are_told_from_the_values(tmp_path: Path) -> None:
+    data = module(
+        tmp_path, promotion(), covariates=Given(known=["price"]), views={"masked": SeriesView(mask=0.4)}
+    )
+    config = {
+        "tokenizers": {
+            "series": {
+                "class_path": "triptych.tokenizers.series.SeriesWindows",
+                "init_args": {"patch": 3, "stride": 3, "end": "align"},
+            }
+        },
+        "encoder": {"width": 12, "depth": 2, "heads": 2, "axes": ["along", "across"]},
+        "objectives": {
+            "masked": {
+                "class_path": "triptych.objectives.reconstruction.Reconstruction",
+                "init_args": {"view": "masked"},
+            }
+        },
+    }
+    model = build_model(config)
+    data.attach(dict(model.tokenizers.items()))  # type: ignore[arg-type]
+    model.build(data.views(), data.facts())
+    batch = data.samples("train").collate([(0, index) for index in range(5)])
+    masked = batch["masked"].masked
+    assert masked is not None and masked.view(5, 2, 4).sum(2).tolist() == [[2, 2]] * 5
+    loss = model(batch)
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+    role = model.tokenizers["series"].role  # type: ignore[union-attr]
+    assert role.grad is not None and bool(role.grad.abs().sum() > 0)

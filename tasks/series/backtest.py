@@ -15,7 +15,7 @@ from .calibrate import OWN, calibrated
 from .context import Contexts
 from .forecast import as_table, settings
 from .frames import frames
-from .peers import peer_forecasts
+from .peers import missing_peers, peer_forecasts
 from .refit import refitted
 from .rivals import Past, rivals
 from .roll import forecast_at, forecaster
@@ -96,7 +96,7 @@ def backtest(
     systems = calibrated(past, own, points, head.quantiles)
     exact = {name: point[where.reported] for name, point in points.items()}
     found = frames(read, where, systems, exact, head.quantiles)
-    return _judged(read, where, found, head.quantiles, _notes(where, systems))
+    return _judged(read, where, found, head.quantiles, _notes(where, systems) + missing_peers(past, where))
 
 
 def _forecasts(run: Run, table: Table, where: Plan) -> np.ndarray:

@@ -18,7 +18,7 @@ from ...tokenizers.view import Batch, View
 from ..data import PLAIN, Data, Samples, Split
 from .labelled import Labelled, read_labelled
 from .table import NYC_WEATHER
-from .views import MODALITY, SeriesView, Viewed, makers
+from .views import MODALITY, SeriesView, Viewed, makers, stretched
 
 
 class LabelledSeries(Data):
@@ -30,6 +30,8 @@ class LabelledSeries(Data):
         path: file or folder; `nyc_weather` is two days of the packaged weather, whose class is the airport.
         views: what training batches hold, by name.
         val: share of the train part that validates, where no part is called `val`.
+        steps: what every series is stretched to by linear interpolation, so that one recipe serves any
+            length; None leaves them as they are.
         batch_size: samples a training step.
         workers: processes that load.
         seed: of order, augmentation and masks.
@@ -40,12 +42,13 @@ class LabelledSeries(Data):
         path: str = NYC_WEATHER,
         views: dict[str, SeriesView] | None = None,
         val: float = 0.1,
+        steps: int | None = None,
         batch_size: int = 32,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, seed)
-        self.path, self.val = path, val
+        self.path, self.val, self.steps = path, val, steps
         self.view_options = {"train": SeriesView()} if views is None else dict(views)
         self.classes: list[str] = []
         self.scaling: tuple[list[float], list[float]] | None = None
@@ -76,7 +79,7 @@ class LabelledSeries(Data):
             raise UserError(
                 f"the model was trained on {len(mean)} channels, but {self.path!r} has {len(found.channels)}"
             )
-        self.values = [torch.from_numpy((values - mean) / scale) for values in found.values]
+        self.values = [self._sized(torch.from_numpy((values - mean) / scale)) for values in found.values]
         named = sorted({label for label in found.labels if label is not None})
         self.classes += [name for name in named if name not in self.classes]
         self._labelled = found
@@ -115,6 +118,9 @@ class LabelledSeries(Data):
             for name, part in zip(self.labelled.names, self.labelled.splits, strict=True)
             if part == split
         ]
+
+    def _sized(self, series: Tensor) -> Tensor:
+        return series if self.steps is None else stretched(series, self.steps)
 
     def _label(self, name: str | None) -> int:
         return UNLABELLED if name is None else self.classes.index(name)

@@ -31,14 +31,34 @@ def peer_forecasts(past: Past, where: Plan) -> dict[str, np.ndarray]:
     found = {}
     if find_spec("lightgbm") is not None:
         found["LightGBM"] = lightgbm(past, where)
-    asked = int((where.reported | where.calibrates).sum()) * len(past.table.channels)
-    if find_spec("statsforecast") is not None and asked <= ALONE:
+    if find_spec("statsforecast") is not None and asked(past, where) <= ALONE:
         from statsforecast.models import AutoARIMA, AutoETS
 
         season = past.table.step.season
         season = season if season <= LONGEST else 1
         for model in (AutoETS(season_length=season), AutoARIMA(season_length=season)):
             found[type(model).__name__] = _one_by_one(past, where, model.forecast)
+    return found
+
+
+def asked(past: Past, where: Plan) -> int:
+    """Forecasts that each peer would have to make alone."""
+    return int((where.reported | where.calibrates).sum()) * len(past.table.channels)
+
+
+def missing_peers(past: Past, where: Plan) -> list[str]:
+    """A sentence for each kind of peer that is left out: its library is missing, or it takes too long."""
+    command = "pip install 'triptych[forecast-peers]'"
+    found = []
+    if find_spec("statsforecast") is None:
+        found.append(f"AutoETS and AutoARIMA are not shown: statsforecast is not installed ({command}).")
+    elif asked(past, where) > ALONE:
+        found.append(
+            "AutoETS and AutoARIMA are not shown: they are fitted anew for each forecast, "
+            f"and there are {asked(past, where)} (at most {ALONE})."
+        )
+    if find_spec("lightgbm") is None:
+        found.append(f"LightGBM is not shown: it is not installed ({command}).")
     return found
 
 
