@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class Forecasting(Predictor):
         view: the view that carries the targets.
         quantiles: levels between 0 and 1, rising, .5 among them.
         skip: whether a linear map of the normalised look-back itself is added to the centre.
+        start: `zero`, or `ridge`: the skip begins as the pooled ridge of the train rows, and the head as
+            nothing, so that a model that learns no more is that ridge. Needs windows side by side.
         own: whether every series that was trained on has a linear map of its own besides, which
             also reads its level. Others, and views without the target `name`, go without.
         squared: weight of the squared error beside the pinball loss.
@@ -53,6 +56,7 @@ class Forecasting(Predictor):
         view: str = "train",
         quantiles: Sequence[float] = DECILES,
         skip: bool = True,
+        start: Literal["zero", "ridge"] = "zero",
         own: bool = False,
         squared: float = 1.0,
         dropout: float = 0.0,
@@ -63,7 +67,9 @@ class Forecasting(Predictor):
         if levels != sorted(set(levels)) or 0.5 not in levels or not 0 < levels[0] <= levels[-1] < 1:
             raise UserError(f"quantiles must rise between 0 and 1, with 0.5 among them, but are {levels}")
         self.view, self.quantiles, self.squared = view, tuple(levels), squared
-        self.skip, self.own = skip, own
+        if start == "ridge" and not skip:
+            raise UserError("a start from ridge needs `skip: true`, but it is false")
+        self.skip, self.start, self.own = skip, start, own
         self.middle = levels.index(0.5)
         self.dropout = nn.Dropout(dropout)
 
@@ -93,6 +99,30 @@ class Forecasting(Predictor):
         normal = torch.tensor([NormalDist().inv_cdf(level) for level in self.quantiles])
         self.register_buffer("levels", torch.tensor(self.quantiles), persistent=False)
         self.register_buffer("spacing", normal.diff().expm1().log(), persistent=False)
+
+    @torch.no_grad()
+    def begin(self, weight: Tensor) -> None:
+        """Start as a linear map of the look-back less its last value: `last + (x - last) weight`.
+
+        The map is the same in any units that are normalised alike, so it also holds after instance
+        normalisation: the last value itself gets what is missing to a sum of 1.
+
+        Args:
+            weight: `(T, H)`, the oldest step first.
+
+        Raises:
+            UserError: windows overlap, or reach past the end.
+        """
+        seen = self.linear.weight.shape[1]
+        if seen > len(weight):
+            raise UserError(
+                "a start from ridge needs windows side by side (a stride of their length, `end: align`), "
+                f"but they hold {seen} values of {len(weight)} steps"
+            )
+        latest = weight[len(weight) - seen :].clone()
+        latest[-1] += 1 - latest.sum(0)
+        self.linear.weight.copy_(latest.T)
+        self.head.weight.zero_()
 
     def forward(self, step: Step) -> Loss:
         """Pinball loss and squared error over the observed future; coverage of the outer quantiles beside."""

@@ -121,6 +121,9 @@ class Data(LightningDataModule):
     def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Called before `setup` when training starts from a run: normalise as it did, unless told."""
 
+    def begin(self, model: Model) -> None:
+        """Called before training: set what a new model starts from that only data can tell."""
+
     def chosen(self) -> Data:
         """The data that commands on a finished run read: itself, where it is of one kind."""
         return self

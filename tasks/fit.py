@@ -53,6 +53,9 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
     learner.model.build(data.views(), data.facts())
     if all(objective.needs_labels for _, objective in learner.model.objective):
         data.skip_unlabelled()
+    if checkpoint is None:
+        data.begin(learner.model)
+        learner.model.sync_teacher()
     if init is not None:
         LOG.info(load_weights(learner.model, Path(init)))
         if read_description(Path(init))["model"].get("teacher") is None:

@@ -1,4 +1,4 @@
-"""Convolutions over all channels: shapes, packing, missing values, and that they learn what a local shape tells."""
+"""Convolutions over all channels: their formula, packing, and missing values."""
 
 from __future__ import annotations
 

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...objectives.forecasting import Forecasting
 from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, Samples, Split
+from .baselines import fit_ridge
 from .beside import Given, fit_beside
 from .table import NYC_WEATHER, Columns, Table, read_table
 from .views import MODALITY, SeriesView, Viewed, makers
@@ -144,6 +146,15 @@ class Tables(Data):
                 "validated": table.stamps(self.spans["val"].high - 1),
             }
         }
+
+    def begin(self, model: Model) -> None:
+        """Fit the ridge that forecasting heads ask to start from; its strength is chosen on validation."""
+        heads = [head for head in model.predictors().values() if isinstance(head, Forecasting)]
+        asking = [head for head in heads if head.start == "ridge"]
+        if asking:
+            ridge = fit_ridge(self.windows("train"), self.windows("val"))
+            for head in asking:
+                head.begin(torch.from_numpy(ridge.weight.astype(np.float32)))
 
     def samples(self, split: Split, plain: bool = False) -> Samples:
         """The windows whose forecasts lie in a split; those that train every `stride` rows."""
