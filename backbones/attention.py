@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..tokenizers.errors import UserError
 from .layout import Bias, Layout
+from .relative import Gate
 
 Backend = Literal["xformers", "sdpa", "naive"]
 
@@ -150,6 +151,7 @@ class Attention(nn.Module):
         qkv_bias: whether the projection to queries, keys and values has a bias.
         rotary: rotates queries and keys by position, or None.
         dropout: on the output projection.
+        gated: each token says how much of the bias it takes (WavLM).
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         rotary: nn.Module | None = None,
         dropout: float = 0.0,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -168,11 +171,16 @@ class Attention(nn.Module):
         self.rotary = rotary
         self.proj = nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
+        self.gate = Gate(width, heads) if gated else None
 
     def forward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> Tensor:
         """`(S, D)` -> `(S, D)`; `position` `(S, 3)` is read by rotary attention only."""
         q, k, v = self.project(x, position)
-        return self.drop(self.proj(attend(q, k, v, layout, bias).flatten(1)))
+        return self.drop(self.proj(attend(q, k, v, layout, self._taken(bias, x, layout)).flatten(1)))
+
+    def _taken(self, bias: Bias | None, x: Tensor, layout: Layout) -> Bias | None:
+        """The bias as it is, or as the tokens' gates let it through."""
+        return bias if bias is None or self.gate is None else self.gate.gated(x, layout, bias)
 
     def project(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each `(S, H, K)`."""
@@ -181,10 +189,11 @@ class Attention(nn.Module):
             q, k = self.rotary(q, position), self.rotary(k, position)
         return q, k, v
 
-    def maps(self, x: Tensor, layout: Layout, position: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> list[Tensor]:
         """Attention weights of each sequence, `(H, L, L)`; rows sum to one."""
         q, k, _ = (layout.arrange(tensor).split(layout.lengths) for tensor in self.project(x, position))
-        scale = q[0].shape[-1] ** -0.5
-        return [
-            (torch.einsum("ihk,jhk->hij", qi, ki) * scale).softmax(-1) for qi, ki in zip(q, k, strict=True)
-        ]
+        scale, taken = q[0].shape[-1] ** -0.5, self._taken(bias, x, layout)
+        scores = [torch.einsum("ihk,jhk->hij", qi, ki) * scale for qi, ki in zip(q, k, strict=True)]
+        if taken is not None:
+            scores = [s + taken((index,), s.shape[-1]).view_as(s) for index, s in enumerate(scores)]
+        return [s.softmax(-1) for s in scores]

@@ -17,6 +17,7 @@ from ..tokenizers.tokens import Pack, Tokens
 from .attention import Attention
 from .layers import ConformerConvolution, LayerScale, Mlp, Rotary, SiluMlp, SwiGLU, drop_sequences
 from .layout import LAYOUTS, Axis, Bias, Layout
+from .relative import Relative, RelativeBias
 
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": nn.BatchNorm1d}
 FEEDFORWARDS = {"gelu": Mlp, "silu": SiluMlp, "swiglu": SwiGLU}
@@ -37,6 +38,7 @@ class BlockOptions:
         convolution: kernel (odd, in tokens) that makes Conformer blocks, or None.
         convolution_norm: inside their convolution, `layer` (each token) or `group` (each sequence).
         dropout: on the outputs of attention and feed-forward.
+        relative: gated relative positions, whose buckets all blocks share (WavLM), or None.
     """
 
     norm: Literal["layer", "rms", "batch"] = "layer"
@@ -49,6 +51,7 @@ class BlockOptions:
     convolution: int | None = None
     convolution_norm: Literal["layer", "group"] = "layer"
     dropout: float = 0.0
+    relative: Relative | None = None
 
 
 class Block(nn.Module):
@@ -65,7 +68,9 @@ class Block(nn.Module):
         feedforward = FEEDFORWARDS[options.feedforward]
         norm = NORMS[options.norm]
         self.norm1 = norm(width, eps=options.norm_eps)
-        self.attn = Attention(width, heads, options.qkv_bias, rotary, options.dropout)
+        self.attn = Attention(
+            width, heads, options.qkv_bias, rotary, options.dropout, options.relative is not None
+        )
         self.ls1 = nn.Identity() if options.layer_scale is None else LayerScale(width, options.layer_scale)
         self.norm2 = norm(width, eps=options.norm_eps)
         self.mlp = feedforward(width, hidden, options.dropout)
@@ -151,6 +156,8 @@ class Encoder(nn.Module):
             raise ValueError(f"drop_path must be 0 for post-norm and Conformer blocks, but is {drop_path}")
         if "across" in axes and options.convolution is not None:
             raise ValueError(f"axes must be [along] for Conformer blocks, but are {list(axes)}")
+        if "across" in axes and options.relative is not None:
+            raise ValueError(f"axes must be [along] for relative positions, but are {list(axes)}")
         self.width, self.depth, self.heads = width, depth, heads
         self.axes = tuple(axes[index % len(axes)] for index in range(depth))
         self.checkpoint = checkpoint
@@ -159,19 +166,20 @@ class Encoder(nn.Module):
             Block(width, heads, int(width * mlp_ratio), rate, options) for rate in rates
         )
         self.norm = NORMS[options.norm](width, eps=options.norm_eps) if final_norm else nn.Identity()
+        self.relative = None if options.relative is None else RelativeBias(heads, options.relative)
         self.apply(_initialise)
 
-    def forward(self, pack: Pack, layers: Collection[int] = (-1,), bias: Bias | None = None) -> Encoded:
-        """Encode a pack; `layers` names which layers' tokens to return, `bias` is added along sequences."""
+    def forward(self, pack: Pack, layers: Collection[int] = (-1,)) -> Encoded:
+        """Encode a pack; `layers` names which layers' tokens to return."""
         wanted = {self._layer(layer) for layer in layers}
-        layouts, x = self._layouts(pack), pack.values
+        layouts, bias, x = self._layouts(pack), self._bias(pack), pack.values
         found = {0: x} if 0 in wanted else {}
         # self.depth + 1 stands for the end, after the final norm
         for index, block in enumerate(self.blocks, start=1):
             if index > max(wanted):
                 break
             axis = self.axes[index - 1]
-            x = self._run(block, x, layouts[axis], pack.position, bias if axis == "along" else None)
+            x = self._run(block, x, layouts[axis], pack.position, bias)
             if index in wanted:
                 found[index] = x
         if self.depth + 1 in wanted:
@@ -185,17 +193,20 @@ class Encoder(nn.Module):
             raise UserError(
                 f"layer must lie between 1 and {self.depth}, or be -1 for the last, but is {layer}"
             )
-        layouts, x = self._layouts(pack), pack.values
+        layouts, bias, x = self._layouts(pack), self._bias(pack), pack.values
         for axis, block in zip(self.axes[: number - 1], self.blocks[: number - 1], strict=True):
-            x = block(x, layouts[axis], pack.position)
+            x = block(x, layouts[axis], pack.position, bias)
         block, layout = self.blocks[number - 1], layouts[self.axes[number - 1]]
         assert isinstance(block, Block)
         if block.conformer:
             x = x + 0.5 * block.mlp0(block.norm0(x))
-        return block.attn.maps(block.norm1(x) if block.norm_first else x, layout, pack.position)
+        return block.attn.maps(block.norm1(x) if block.norm_first else x, layout, pack.position, bias)
 
     def _layouts(self, pack: Pack) -> dict[Axis, Layout]:
         return {axis: LAYOUTS[axis](pack) for axis in dict.fromkeys(self.axes)}
+
+    def _bias(self, pack: Pack) -> Bias | None:
+        return None if self.relative is None else self.relative.along(Layout(pack.lengths))
 
     def _layer(self, layer: int) -> int:
         if not -1 <= layer <= self.depth:

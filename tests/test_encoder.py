@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from triptych.backbones.encoder import Block, BlockOptions, Encoder
 from triptych.backbones.layers import ConformerConvolution, Rotary, SwiGLU, drop_sequences
 from triptych.backbones.layout import Layout, layout_across
+from triptych.backbones.relative import Relative
 from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.tokens import Pack, Tokens, concat
 
@@ -33,6 +34,8 @@ OPTIONS = {
     "rotary all": BlockOptions(rotary=3),
     "layer scale": BlockOptions(layer_scale=0.1),
     "conformer": BlockOptions(convolution=3),
+    "gated relative positions": BlockOptions(relative=Relative(8, 5)),
+    "gated, post-norm": BlockOptions(norm_first=False, relative=Relative(12, 9)),
     "conformer, group norm": BlockOptions(feedforward="silu", convolution=5, convolution_norm="group"),
     "everything": BlockOptions("rms", True, 1e-5, "swiglu", False, 0.5, 1, 5),
 }
@@ -92,8 +95,8 @@ def test_across_joins_the_tokens_of_a_sample_that_stand_at_one_place() -> None:
 @each_option
 def test_blocks_across_channels_equal_one_place_at_a_time(options: BlockOptions) -> None:
     """A block `along`, one `across`, one `along`; the naive one feeds each place's tokens as one sequence."""
-    if options.convolution is not None:
-        with pytest.raises(ValueError, match=r"axes must be \[along\] for Conformer blocks"):
+    if options.convolution is not None or options.relative is not None:
+        with pytest.raises(ValueError, match=r"axes must be \[along\] for (Conformer|relative)"):
             encoder(options, axes=["along", "across"])
         return
     model = encoder(options, axes=["along", "across"]).eval()
@@ -131,9 +134,10 @@ def test_batch_norm_is_one_by_one_only_after_training() -> None:
 def test_layers_are_the_blocks_outputs(options: BlockOptions) -> None:
     model = encoder(options)
     pack = concat([random_tokens((5, 3), WIDTH), random_tokens((4,), WIDTH, ("class",))])
-    x, expected = pack.values, {0: pack.values}
+    x, expected, layout = pack.values, {0: pack.values}, Layout(pack.lengths)
+    bias = None if model.relative is None else model.relative.along(layout)
     for index, block in enumerate(model.blocks, start=1):
-        x = expected[index] = block(x, Layout(pack.lengths), pack.position)
+        x = expected[index] = block(x, layout, pack.position, bias)
     expected[-1] = model.norm(x)
     found = model(pack, tuple(expected)).layers
     assert found.keys() == expected.keys()

@@ -25,6 +25,7 @@ from triptych.tasks.weights.port import branch, built
 from triptych.tasks.weights.registry import family, recognise
 from triptych.tasks.weights.source import open_source
 from triptych.tokenizers.errors import UserError
+from triptych.tokenizers.tokens import concat
 from triptych.tokenizers.view import View
 
 from .helpers import randomise
@@ -213,15 +214,71 @@ def test_the_heads_of_wav2vec2_come_along(large: bool) -> None:
     assert torch.equal(back["quantizer.codevectors"], state["quantizer.codevectors"])
 
 
-def test_other_heads_are_set_aside_and_wavlm_is_refused() -> None:
+def wavlm(large: bool) -> nn.Module:
+    """Hugging Face's WavLM with few buckets, so that a short clip has distances of every kind."""
     from transformers import WavLMConfig, WavLMModel
 
+    config = WavLMConfig(
+        hidden_size=WIDTH, num_hidden_layers=3, num_attention_heads=HEADS, intermediate_size=58,
+        conv_dim=CHANNELS, conv_kernel=KERNELS, conv_stride=STRIDES, conv_bias=large,
+        feat_extract_norm="layer" if large else "group", do_stable_layer_norm=large,
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, num_buckets=12, max_bucket_distance=9,
+    )  # fmt: skip
+    model = WavLMModel(config)
+    randomise(model, WIDTH**-0.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_wavlms_gated_positions_with_gradients_and_packed(large: bool) -> None:
+    """Each clip of a packed batch has the original's frames for it alone, and the same gradients."""
+    original = wavlm(large)
+    source = open_source(original)
+    carried = recognise(source).read(source)
+    assert (carried.unexpected, carried.aside) == ([], [])
+    model, missing = built(carried)
+    assert missing == [] and model.encoder.relative is not None
+    clips = [torch.randn(length) for length in (401, 311, 401, 190)]
+    view = View("audio", clips)
+    (packed,) = model.encoder(concat([model.tokenizers["audio"](view)])).layers[-1]
+    weights = torch.randn_like(packed.values)
+    (packed.values * weights).sum().backward()
+    parts = zip(clips, *(x.split(packed.lengths) for x in (packed.values, weights)), strict=True)
+    for clip, found, weight in parts:
+        expected = original(clip[None]).last_hidden_state[0]
+        assert_close(found, expected)
+        (expected * weight).sum().backward()
+    theirs = original.encoder.layers[0].attention.rel_attn_embed.weight.grad
+    torch.testing.assert_close(model.encoder.relative.embedding.weight.grad, theirs, atol=1e-4, rtol=1e-3)
+    for ours, layer in zip(model.encoder.blocks, original.encoder.layers, strict=True):
+        gate = layer.attention.gru_rel_pos_linear.weight.grad
+        torch.testing.assert_close(ours.attn.gate.linear.weight.grad, gate, atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("large", [False, True])
+def test_wavlm_goes_out_under_two_families_names(large: bool) -> None:
+    source = open_source(wavlm(large))
+    model, _ = built(recognise(source).read(source))
+    weights, known = branch(model), {"heads": HEADS, "conv_stride": STRIDES, "max_bucket_distance": 9}
+    for format in ("hf-speech", "fairseq"):
+        again, _ = built(family(format).read(Source("", family(format).write(weights, model), known)))
+        back = branch(again)
+        assert back.keys() == weights.keys() and all(torch.equal(back[n], weights[n]) for n in back)
+        clip = torch.randn(1, 311)
+        assert torch.equal(ours(again, clip), ours(model, clip))
+    with pytest.raises(UserError, match="must have a name for every weight, but has none for 'encoder"):
+        family("torchaudio").write(weights, model)
+
+
+def test_other_heads_are_set_aside_and_torchaudios_wavlm_is_refused() -> None:
     source = open_source(of_transformers("Wav2Vec2ForCTC", False, vocab_size=7))
     assert recognise(source).read(source).aside == ["lm_head.bias", "lm_head.weight"]
-    sizes = {"hidden_size": 34, "num_hidden_layers": 1, "num_attention_heads": 2}
-    wavlm = WavLMModel(WavLMConfig(**sizes, num_conv_pos_embedding_groups=2))
-    source = open_source(wavlm)
-    with pytest.raises(UserError, match="WavLM's gated relative positions"):
+    theirs = torchaudio.models.wavlm_model(
+        "group_norm", None, False, WIDTH, 0.0, 8, 2, 1, HEADS, 12, 9, 0.0, 58, 0.0, 0.0, False, 0.0, None
+    )
+    source = open_source(theirs)
+    with pytest.raises(UserError, match="is read under the names of Hugging Face and fairseq alone"):
         recognise(source).read(source)
 
 

@@ -20,6 +20,7 @@ from .shapes import heads_of, ratio_of
 
 TOKENIZER, ENCODER, OBJECTIVE = "tokenizers.audio.", "encoder.", "objective.members.wav2vec2."
 POSITION = f"{TOKENIZER}position.conv."
+RELATIVE = f"{ENCODER}relative.embedding.weight"
 STRIDES = tuple(stride for _, _, stride in WAV2VEC2)
 
 
@@ -34,9 +35,11 @@ class SpeechNames:
         project: features to the width.
         position: the positional convolution.
         blocks: a block, `*` its number.
-        parts: within a block: queries, keys and values, output, two norms, two linear maps.
+        parts: within a block: queries, keys and values, output, two norms, two linear maps; and where the
+            family has WavLM, the linear map and the factor of its gates.
         last: the norm before (post-norm) or after (pre-norm) all blocks.
         mask: the mask token.
+        buckets: of WavLM's relative positions.
         old_norm: whether weight norm is written as `weight_g` and `weight_v`.
         aside: beginnings of names that are known and not taken.
     """
@@ -50,6 +53,7 @@ class SpeechNames:
     parts: Mapping[str, str]
     last: str
     mask: str | None
+    buckets: str | None = None
     old_norm: bool = False
     aside: tuple[str, ...] = ()
 
@@ -65,6 +69,7 @@ class SpeechTraits:
         normalise: whether each clip is given mean 0 and variance 1; the same.
         rate: Hz.
         eps: of the norms.
+        distance: tokens from which on WavLM's relative positions are alike.
     """
 
     heads: int | None = None
@@ -73,6 +78,7 @@ class SpeechTraits:
     normalise: bool | None = None
     rate: int = 16_000
     eps: float = 1e-5
+    distance: int = 800
 
 
 def table_of(names: SpeechNames, norm: str, pre_norm: bool) -> Table:
@@ -93,6 +99,16 @@ def table_of(names: SpeechNames, norm: str, pre_norm: bool) -> Table:
         block["fc2"]: f"{ENCODER}blocks.*.mlp.fc2.*",
         block["norm2"]: f"{ENCODER}blocks.*.norm2.*",
         **({} if names.mask is None else {names.mask: f"{TOKENIZER}mask_token"}),
+        **({} if names.buckets is None else _gates(names, names.buckets)),
+    }
+
+
+def _gates(names: SpeechNames, buckets: str) -> Table:
+    gate = f"{ENCODER}blocks.*.attn.gate"
+    return {
+        buckets: RELATIVE,
+        f"{names.blocks}.{names.parts['gate']}.*": f"{gate}.linear.*",
+        f"{names.blocks}.{names.parts['factor']}": f"{gate}.factor",
     }
 
 
@@ -106,11 +122,12 @@ def read_speech(state: State, names: SpeechNames, heads: Table, traits: SpeechTr
         traits: what goes with them.
 
     Raises:
-        UserError: a part is missing, or it is no encoder of this shape (WavLM).
+        UserError: a part is missing, or the family has no names for WavLM's parts.
     """
     state = {_new_norm(name): tensor for name, tensor in state.items()}
-    if strange := [name for name in state if "gru_rel_pos" in name]:
-        raise UserError(f"WavLM's gated relative positions ({strange[0]}) are not part of this encoder")
+    strange = [name for name in state if "gru_rel_pos" in name]
+    if strange and names.buckets is None:
+        raise UserError(f"WavLM ({strange[0]}) is read under the names of Hugging Face and fairseq alone")
     first = names.convolution.replace("*", "0", 1).replace("*", "weight")
     inside, outside = beneath(state, first)
     norm = "layer" if count(inside, names.norms["layer"]) > 2 else "group"
@@ -211,6 +228,9 @@ def _model(weights: State, norm: str, pre_norm: bool, traits: SpeechTraits) -> d
         },
     }
     path = "triptych.tokenizers.audio_waveform.WaveformFrames"
+    relative: dict[str, Any] = {}
+    if RELATIVE in weights:
+        relative = {"relative": {"buckets": len(weights[RELATIVE]), "distance": traits.distance}}
     return {
         "tokenizers": {"audio": {"class_path": path, "init_args": tokenizer}},
         "encoder": {
@@ -219,7 +239,7 @@ def _model(weights: State, norm: str, pre_norm: bool, traits: SpeechTraits) -> d
             "heads": heads_of(width, traits.heads),
             "mlp_ratio": ratio_of(width, hidden),
             "final_norm": pre_norm,
-            "block": {"norm_first": pre_norm, "norm_eps": traits.eps},
+            "block": {"norm_first": pre_norm, "norm_eps": traits.eps, **relative},
         },
     }
 

@@ -1,4 +1,4 @@
-"""wav2vec 2.0, HuBERT and XLS-R under the names of Hugging Face, torchaudio and fairseq.
+"""wav2vec 2.0, HuBERT, XLS-R and WavLM under the names of Hugging Face, torchaudio and fairseq.
 
 Base models norm the first convolution over time and their blocks last, large ones (and XLS-R) norm every
 convolution over channels and their blocks first. Weight norm is read under both generations of names.
@@ -27,9 +27,10 @@ HUGGING_FACE = SpeechNames(
     project="feature_projection.projection",
     position="encoder.pos_conv_embed.conv",
     blocks="encoder.layers.*",
-    parts=PARTS,
+    parts=PARTS | {"gate": "attention.gru_rel_pos_linear", "factor": "attention.gru_rel_pos_const"},
     last="encoder.layer_norm",
     mask="masked_spec_embed",
+    buckets="encoder.layers.0.attention.rel_attn_embed.weight",
 )
 TORCHAUDIO = SpeechNames(
     convolution="feature_extractor.conv_layers.*.conv.*",
@@ -59,9 +60,12 @@ FAIRSEQ = SpeechNames(
         "fc1": "fc1",
         "fc2": "fc2",
         "norm2": "final_layer_norm",
+        "gate": "self_attn.grep_linear",
+        "factor": "self_attn.grep_a",
     },
     last="encoder.layer_norm",
     mask="mask_emb",
+    buckets="encoder.layers.0.self_attn.relative_attention_bias.weight",
     old_norm=True,
     aside=("quantizer.", "project_q.", "final_proj.", "label_embs_concat", "target_glu."),
 )
@@ -92,6 +96,7 @@ def read(source: Source, names: SpeechNames, heads: Table) -> Carried:
         normalise=source.preprocessor.get("do_normalize"),
         rate=source.preprocessor.get("sampling_rate", 16_000),
         eps=config.get("layer_norm_eps", 1e-5),
+        distance=config.get("max_bucket_distance", 800),
     )
     return read_speech(source.state, names, heads, traits)
 
