@@ -18,8 +18,9 @@ class Combined(Objective):
     """Named objectives together, weighted by their own weights or by learned uncertainties.
 
     With `learned` weights every objective i has a log variance s_i and the loss is
-    `sum_i exp(-s_i) L_i + s_i / 2`, homoscedastic uncertainty (Kendall et al. 2018, eq. 7, in the
-    form corrected for SiT); each objective's own weight multiplies L_i.
+    `sum_i exp(-a_i s_i) L_i + s_i / 2`, homoscedastic uncertainty (Kendall et al. 2018, eq. 7, in the
+    form corrected for SiT: a_i is the objective's `precision`, .5 for absolute errors and else 1); each
+    objective's own weight multiplies L_i.
 
     Args:
         objectives: by name; the terms and metrics of each are prefixed by it.
@@ -66,7 +67,7 @@ class Combined(Objective):
             factor: float | Tensor = value(member.weight, step.progress)
             if self.log_variance is not None:
                 log_variance = self.log_variance[index]
-                factor = factor * torch.exp(-log_variance)
+                factor = factor * torch.exp(-member.precision * log_variance)
                 terms[f"{name}/uncertainty"] = Term(log_variance / 2, 1.0, scope="batch")
                 metrics[f"{name}/log_variance"] = log_variance.detach()
             for key, term in loss.terms.items():

@@ -7,6 +7,7 @@ sequence, F values a token, D width, H horizon (steps), Q quantiles.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -141,7 +142,7 @@ class Forecasting(Predictor):
         )
         if count:
             inside = (quantiles[..., 0] <= future) & (future <= quantiles[..., -1])
-            loss.metrics["coverage"] = (inside & observed).sum() / count
+            loss = replace(loss, metrics={"coverage": (inside & observed).sum() / count})
         return loss
 
     def normalised(self, tokens: Tokens, view: View) -> Tensor:

@@ -123,7 +123,7 @@ class Loss:
     """
 
     terms: dict[str, Term]
-    metrics: dict[str, Tensor | Term] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor | Term] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
@@ -155,6 +155,8 @@ class Objective(nn.Module):
 
     #: Whether it learns from entries with a label alone.
     needs_labels = False
+    #: Power of a variance by which learned weights divide its loss: .5, a deviation, for absolute errors.
+    precision = 1.0
 
     def __init__(self, weight: float | Schedule = 1.0) -> None:
         super().__init__()

@@ -51,6 +51,7 @@ class Reconstruction(Objective):
         super().__init__(weight)
         self.view, self.distance, self.of, self.normalise = view, distance, of, normalise
         self.decoder, self.hidden_layers = decoder, hidden_layers
+        self.precision = 0.5 if distance == "l1" else 1.0
 
     def reads(self) -> tuple[Read, ...]:
         """The student's final tokens."""

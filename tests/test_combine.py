@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from triptych.backbones.schedule import Schedule
 from triptych.objectives.combine import Combined
 from triptych.objectives.objective import Loss, Objective, Read, Spec, Step, Term
+from triptych.objectives.reconstruction import Reconstruction
 from triptych.tokenizers.view import View
 
 
@@ -103,6 +104,21 @@ def test_learned_weights() -> None:
     for index, (name, member) in enumerate(members.items()):
         torch.testing.assert_close(member.a.grad, (-s[index]).exp() * weights[name] * Constant.mean)
         torch.testing.assert_close(loss.metrics[f"{name}/log_variance"], s[index])
+
+
+def test_absolute_errors_are_divided_by_a_deviation_not_by_a_variance() -> None:
+    """SiT's corrected form, exp(-s / 2) L + s / 2 for L1, which rests where exp(-s / 2) = 1 / L."""
+    assert Reconstruction(distance="l1").precision == 0.5 and Reconstruction(distance="mse").precision == 1.0
+    member = Constant(5.0)
+    member.precision = 0.5
+    combined, lost = Combined({"x": member}, "learned"), torch.tensor(5.0 * Constant.mean)
+    combined.log_variance.data.fill_(0.3)
+    torch.testing.assert_close(combined(step()).total, (-torch.tensor(0.15)).exp() * lost + 0.15)
+    combined.log_variance.data.copy_(2 * lost.log()[None])
+    loss = combined(step())
+    loss.total.backward()
+    torch.testing.assert_close(combined.log_variance.grad, torch.zeros(1))
+    torch.testing.assert_close(loss.total, 1 + lost.log())
 
 
 def test_learned_weights_rest_where_each_loss_weighs_one_half() -> None:

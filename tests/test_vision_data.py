@@ -155,10 +155,16 @@ def test_unreadable_files_are_set_aside_by_name(tmp_path: Path, caplog: pytest.L
     (tmp_path / "cat" / "bad.png").write_bytes(b"no image")
     whole = (tmp_path / "cat" / "3.png").read_bytes()
     (tmp_path / "dog" / "short.png").write_bytes(whole[: len(whole) - 30])
+    save(tmp_path / "whole.jpg")
+    (tmp_path / "dog" / "short.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-100])
+    (tmp_path / "whole.jpg").unlink()
+    (tmp_path / "dog" / "empty.png").touch()
     with caplog.at_level(logging.WARNING, "triptych"):
         data = images(tmp_path)
-    assert "set aside 2 of 42 images" in caplog.text
-    assert "cat/bad.png" in caplog.text and "dog/short.png" in caplog.text
+    assert "set aside 4 of 44 images" in caplog.text
+    assert all(
+        name in caplog.text for name in ("cat/bad.png", "dog/short.png", "dog/short.jpg", "dog/empty.png")
+    )
     assert sum(len(data.names(split)) for split in ("train", "val", "test")) == 40
 
 
