@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
+from ..objectives.gather import rank, ranks
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
 from .window import Counts, Windows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 Split = Literal["train", "val", "test"]
+Item = TypeVar("Item")
 
 #: The view that `plain` loaders give: no augmentation, no corruption, nothing masked.
 PLAIN = "plain"
@@ -51,8 +53,16 @@ def seeded(*key: int | str) -> Iterator[None]:
         yield
 
 
+def of_rank(items: Sequence[Item]) -> list[Item]:
+    """Every R-th item, for this process of R; all have as many, for which the first may come twice."""
+    every = -(-len(items) // ranks()) * ranks()
+    return [items[place % len(items)] for place in range(rank(), every, ranks())]
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, index) pairs: the epoch travels with the index, so that workers draw from it too.
+
+    Several processes share one order. Lightning's own sharing is off: it would keep the epoch at 0.
 
     Args:
         size: samples in the data set.
@@ -67,13 +77,17 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        return -(-self.size // ranks())
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(of_rank(self.keys()))
+
+    def keys(self) -> list[tuple[int, int]]:
+        """The whole order, of all processes."""
         if self.seed is None:
-            return iter([(0, index) for index in range(self.size)])
+            return [(0, index) for index in range(self.size)]
         order = torch.randperm(self.size, generator=generator(self.seed, self.epoch, "order"))
-        return iter([(self.epoch, index) for index in order.tolist()])
+        return [(self.epoch, index) for index in order.tolist()]
 
 
 class Samples(Protocol):

@@ -72,6 +72,7 @@ def build_training(config: Merged, **trainer: Any) -> LightningCLI:
     arguments = training_arguments(config)
     new_parser()  # what may be imported holds for LightningCLI's own parser too
     callbacks = trainer.pop("callbacks", [])
+    trainer["use_distributed_sampler"] = False  # the samplers share out the work themselves
     missing = {key: value for key, value in trainer.items() if key not in arguments["trainer"]}
 
     class Training(LightningCLI):

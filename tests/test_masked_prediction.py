@@ -1,6 +1,7 @@
 """HuBERT's and BEST-RQ's objective against naive twins, and units that follow every frame of a sample."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,17 @@ def test_packed_is_one_by_one(kind: str) -> None:
     for one, other in zip(together, apart, strict=True):
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_random_labels_are_of_the_clean_audio() -> None:
+    """Under noise the student still tells what was said: the targets do not change, the input does."""
+    built = model(objective := MaskedPrediction(RandomQuantiser(11, 3), width=None))
+    whole = view(built)
+    noisy = replace(whole, data=[wave + torch.randn_like(wave) for wave in whole.data], clean=whole.data)
+    (read,) = objective.reads()
+    one, other = (built.encode({"train": seen}, [read])[read] for seen in (whole, noisy))
+    assert torch.equal(objective.targets(one, whole), objective.targets(other, noisy))
+    assert not torch.allclose(one.values, other.values) and not torch.allclose(one.features, other.features)
 
 
 @pytest.mark.parametrize("kind", ["hubert", "bestrq"])

@@ -106,15 +106,29 @@ def test_start_and_end_cut_a_clip_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(clips[1], ramp[250:], atol=1e-6)
 
 
-def test_long_clips_are_cut_into_equal_pieces_without_their_text(tmp_path: Path) -> None:
+def test_long_clips_are_cut_into_equal_pieces_without_their_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tone(tmp_path / "long.wav", 2.5)
     tone(tmp_path / "short.wav", 0.5)
     (tmp_path / "m.csv").write_text("path,text\nlong.wav,uno\nshort.wav,due\n")
-    clips = Clips(read_clips(str(tmp_path / "m.csv")), RATE, bool, 1.0)
+    with caplog.at_level(logging.WARNING, "triptych"):
+        clips = Clips(read_clips(str(tmp_path / "m.csv")), RATE, bool, 1.0)
+    assert (
+        "left out the texts of 1 clips longer than 1 s (data.limits.longest), such as long.wav" in caplog.text
+    )
     assert clips.samples == [833, 833, 833, 500]
     assert clips.table["text"].tolist() == ["", "", "", "due"]
     whole, _ = soundfile.read(tmp_path / "long.wav", dtype="float32")
     np.testing.assert_allclose(torch.cat([clips[0], clips[1]])[:1600], whole[:1600], atol=1e-6)
+
+
+def test_weights_of_another_rate_are_refused(tmp_path: Path) -> None:
+    data = Audio(str(folder(tmp_path)), rate=8000)
+    data.inherit({"audio": {"rate": 8000, "normalise": True}})
+    assert data.normalise
+    with pytest.raises(UserError, match="must be 16000 Hz, that of the audio which the weights were trained"):
+        data.inherit({"audio": {"rate": 16000}})
 
 
 def test_normalised_clips_have_mean_0_and_variance_1(tmp_path: Path) -> None:

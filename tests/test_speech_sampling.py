@@ -253,3 +253,32 @@ def test_a_ragged_target_moves_with_its_view() -> None:
     )
     moved = view.to("meta")
     assert moved.ragged["text"][0].device.type == moved.muted.device.type == "meta"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_processes_share_an_epoch_out(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Together they see every batch of one process, each as many; what does not divide comes twice."""
+    lengths = [1.0 + index % 7 for index in range(97)]
+
+    def made(seed: int | None) -> tuple[EpochSampler, SecondsSampler, SecondsSampler]:
+        groups = GroupSampler([range(60), range(60, 97)], [0.5, 0.5], 3)
+        plain = EpochSampler(97, seed)
+        for sampler in (plain, groups):
+            sampler.set_epoch(2)
+        return plain, SecondsSampler(plain, lengths, 20.0, 3), SecondsSampler(groups, lengths, 20.0, 3, 400.0)
+
+    for seed in (5, None):
+        alone = [list(sampler) for sampler in made(seed)]
+        monkeypatch.setattr("triptych.tasks.data.ranks", lambda: number)
+        monkeypatch.setattr("triptych.tasks.speech.sampling.ranks", lambda: number)
+        shares: list[list[list[object]]] = [[], [], []]
+        for rank in range(number):
+            monkeypatch.setattr("triptych.tasks.data.rank", lambda rank=rank: rank)
+            for which, sampler in enumerate(made(seed)):
+                shares[which].append(list(sampler))
+                assert len(shares[which][-1]) == len(sampler)
+        monkeypatch.undo()
+        for whole, parts in zip(alone, shares, strict=True):
+            taken = [part[turn] for turn in range(len(parts[0])) for part in parts]
+            assert len({len(part) for part in parts}) == 1 and taken[: len(whole)] == whole
+            assert taken[len(whole) :] == whole[: len(taken) - len(whole)]

@@ -137,6 +137,9 @@ class AudioFrames(Tokenizer):
                 f"the view's mask must be for {sum(lengths)} frames, but is for {len(view.masked)}"
             )
         frames = self.frames(list(view.data))
+        source = frames.source
+        if view.clean is not None and source is not None:  # what is told is not the noise
+            source = self.frames(list(view.clean)).source
         time = torch.cat([torch.arange(length) for length in lengths]).to(frames.features.device)
         return Embedded(
             values=self.drop(self.project(frames.features)),
@@ -144,7 +147,7 @@ class AudioFrames(Tokenizer):
             position=F.pad(time.unsqueeze(1), (0, 2)),
             sample=tuple(range(len(lengths))),
             channel=(0,) * len(lengths),
-            source=frames.source,
+            source=source,
             features=frames.features,
             energy=frames.energy,
         )

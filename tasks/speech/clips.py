@@ -26,7 +26,7 @@ class Clips:
     """Random access to clips as waveforms at one rate.
 
     Files that cannot be used are set aside, with the reason, in `set_aside`; each is reported
-    once. Clips longer than `longest` are cut into equal pieces, which have no text.
+    once. Clips longer than `longest` are cut into equal pieces, which have no text; the log says how many.
 
     Args:
         table: as `manifest.read_clips` gives it.
@@ -116,6 +116,7 @@ class Clips:
         import pandas as pd
 
         kept: list[dict[str, Any]] = []
+        unsaid: list[str] = []
         for record in table.to_dict("records"):
             row = {str(column): value for column, value in record.items()}
             end, problem = _header(row)
@@ -123,7 +124,9 @@ class Clips:
             if problem is None and not fits(round(seconds * self.rate)):
                 problem = f"{max(seconds, 0):.3f} s is too short for a single frame"
             if problem is None:
-                kept += _pieces(row, seconds, longest)
+                pieces = _pieces(row, seconds, longest)
+                unsaid += [row["name"]] if len(pieces) > 1 and row.get("text") else []
+                kept += pieces
             else:
                 self._put_aside(row["name"], problem)
         if len(self.set_aside) > tolerance * len(table) or not kept:
@@ -132,6 +135,11 @@ class Clips:
                 f"at most {tolerance:.0%} of the {len(table)} audio files may be unusable, "
                 f"but {len(self.set_aside)} are, the first being {name}: {reason}"
             )
+        if unsaid:
+            log.warning(
+                "left out the texts of %d clips longer than %g s (data.limits.longest), such as %s",
+                len(unsaid), longest, unsaid[0],
+            )  # fmt: skip
         return pd.DataFrame(kept)
 
 

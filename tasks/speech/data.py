@@ -172,7 +172,17 @@ class Audio(Data):
             self.inherit(facts)
 
     def inherit(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Normalise as the weights expect it, where the config does not say."""
+        """Normalise as the weights expect it, where the config does not say.
+
+        Raises:
+            UserError: the weights are of audio at another rate.
+        """
+        rate = facts.get(MODALITY, {}).get("rate", self.rate)
+        if rate != self.rate:
+            raise UserError(
+                f"data.rate must be {rate} Hz, that of the audio which the weights were trained on, "
+                f"but is {self.rate}"
+            )
         if self.normalise is None:
             self.normalise = facts.get(MODALITY, {}).get("normalise")
 

@@ -14,7 +14,8 @@ from itertools import accumulate
 import torch
 from torch.utils.data import Sampler
 
-from ..data import EpochSampler, generator
+from ...objectives.gather import ranks
+from ..data import EpochSampler, generator, of_rank
 
 #: A sample's epoch and index, as samplers hand them to data sets.
 Key = tuple[int, int]
@@ -53,14 +54,15 @@ class GroupSampler(EpochSampler):
         super().__init__(sum(len(group) for group in groups), seed)
         self.groups, self.shares = groups, shares
 
-    def __iter__(self) -> Iterator[Key]:
+    def keys(self) -> list[Key]:
+        """The whole order, of all processes."""
         drawn = [
             (self.epoch, index)
             for number, count in enumerate(self.counts())
             for index in self._members(number, count)
         ]
         order = torch.randperm(len(drawn), generator=generator(self.seed or 0, self.epoch, "order"))
-        return iter([drawn[place] for place in order.tolist()])
+        return [drawn[place] for place in order.tolist()]
 
     def counts(self) -> list[int]:
         """Draws of each group in this epoch: the points (i + u) / N that fall in its part of [0, 1)."""
@@ -102,7 +104,8 @@ class SecondsSampler(Sampler[list[Key]]):
 
     The samples of an epoch, in the sampler's order inside each bucket of lengths, are laid end to end and
     shared out by the slice of time that the middle of each falls in; the batches are then shuffled by
-    (seed, epoch). An order without a seed, and samples all of one length, stay as they are.
+    (seed, epoch). An order without a seed, and samples all of one length, stay as they are. Several processes
+    take turns at the batches.
 
     Args:
         sampler: gives (epoch, index) pairs.
@@ -130,15 +133,16 @@ class SecondsSampler(Sampler[list[Key]]):
         self.shuffled = sampler.seed is not None and len(set(self.bucket)) > 1
 
     def __len__(self) -> int:
-        return self.count
+        return -(-self.count // ranks())
 
     def __iter__(self) -> Iterator[list[Key]]:
-        keys = list(self.sampler)
+        keys = self.sampler.keys()
         if not self.shuffled:
-            return iter(self._slices(keys))
+            return iter(of_rank(self._slices(keys)))
         batches = self._slices(sorted(keys, key=lambda key: self.bucket[key[1]]))
         draw = generator(self.sampler.seed or 0, self.sampler.epoch, "batches")
-        return iter([batches[place] for place in torch.randperm(len(batches), generator=draw).tolist()])
+        order = torch.randperm(len(batches), generator=draw).tolist()
+        return iter(of_rank([batches[place] for place in order]))
 
     def _slices(self, keys: Sequence[Key]) -> list[list[Key]]:
         width, begin = sum(self.lengths[index] for _, index in keys) / self.count, 0.0
