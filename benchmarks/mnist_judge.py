@@ -14,7 +14,7 @@ from triptych.objectives.classification import Classification
 from triptych.tasks.data import Data
 from triptych.tasks.evaluate import gather
 from triptych.tasks.evaluation.heads import Recipe
-from triptych.tasks.evaluation.labels import told_rightly
+from triptych.tasks.evaluation.labels import tell
 from triptych.tasks.evaluation.sweep import Parts, Sample, sweep
 from triptych.tasks.features import Reading, knn_predict
 from triptych.tasks.model import Model
@@ -37,7 +37,10 @@ def wrong(right: Tensor) -> dict[str, Any]:
 def judge(run: Run) -> Wrong:
     """A head's accuracy, where there is one, and kNN and a linear probe on frozen features."""
     supervised = any(isinstance(member, Classification) for _, member in run.model.objective)
-    own = {ACCURACY: wrong(told_rightly(run))} if supervised else {}
+    own = {}
+    if supervised:
+        told, truth = tell(run)
+        own[ACCURACY] = wrong(told == truth.label)
     return own | frozen(run.model, run.data())
 
 
@@ -48,11 +51,13 @@ def frozen(model: Model, data: Data) -> Wrong:
     pools = dict.fromkeys([*prefix, "mean", "+".join((*prefix, "mean"))])
     parts = gather(model, data, [(Reading(pool),) for pool in pools])
     right, pool = neighbours(parts)
-    probed, choice = sweep(parts, RECIPE, seeds=1)
-    return {
-        KNN: {**wrong(right), "reading": pool},
-        LINEAR: {**wrong(probed[0]), "reading": choice},
-    }
+    return {KNN: {**wrong(right), "reading": pool}, LINEAR: probed(parts)}
+
+
+def probed(readings: list[Parts]) -> dict[str, Any]:
+    """A linear probe's."""
+    (told,), choice = sweep(readings, RECIPE, seeds=1)
+    return {**wrong(told == readings[0].single()[2].label), "reading": choice}
 
 
 def neighbours(readings: list[Parts]) -> tuple[Tensor, str]:
@@ -76,12 +81,11 @@ def baselines(run: Run) -> dict[str, Wrong]:
     train, val, test = (Sample(part.raw, part.label) for part in pixels.single())
     raw = [Parts("", ((train,), (val,), (test,)))]
     right, _ = neighbours(raw)
-    probed, choice = sweep(raw, RECIPE, seeds=1)
     machine, settings = svm(train, val, test)
     own: Wrong = {
         "3-NN accuracy": wrong(nearest(train.x, train.label, test.x) == test.label),
         KNN: wrong(right),
-        LINEAR: {**wrong(probed[0]), "reading": choice},
+        LINEAR: probed(raw),
         "RBF-SVM accuracy": {**wrong(machine), "reading": settings},
     }
     return {"untrained encoder": frozen(run.untrained(), data), "raw pixels": own}
