@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mnist_judge import Wrong, frozen, wrong
+from mnist_judge import UNTRAINED, Wrong, frozen, wrong
 from runs import figures
 from triptych.tasks.features import features
 from triptych.tasks.run import Run, load
@@ -41,4 +41,4 @@ def transfer(run: Path, path: str) -> dict[str, Wrong]:
     """kNN and linear probe on other data than a run was trained on, and of an untrained encoder there."""
     opened = load(run)
     data = opened.data({"data.path": path})
-    return {"this run": frozen(opened.model, data), "untrained encoder": frozen(opened.untrained(), data)}
+    return {"this run": frozen(opened.model, data), UNTRAINED: frozen(opened.untrained(), data)}
