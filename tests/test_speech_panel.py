@@ -15,6 +15,7 @@ from triptych.objectives.quantiser import GumbelQuantiser
 from triptych.tasks.model import Model
 from triptych.tasks.speech.data import Audio, Columns
 from triptych.tasks.speech.features import durations, encoded
+from triptych.tasks.speech.hours import curves, draw_hours, hours_of_epoch
 from triptych.tasks.speech.masks import SpanMask
 from triptych.tasks.speech.panel import OWN, UNTRAINED, contrasts, measure, picture, voice_rows
 from triptych.tasks.speech.picture import by_pitch, draw, listen, runs
@@ -224,3 +225,15 @@ def test_codes_are_ranked_by_the_pitch_of_their_frames() -> None:
 def test_runs_are_the_stretches_of_true() -> None:
     masked = torch.tensor([1, 1, 0, 1, 0, 0, 1], dtype=torch.bool)
     assert runs(masked) == [(0, 2), (3, 4), (6, 7)]
+
+
+def test_accuracy_by_hours_heard_beside_published_runs(data: Audio, tmp_path: Path) -> None:
+    """Seven clips of .5 to 1.1 s are 5.6 s; segments of 1.5 s of them 4.5 s an epoch."""
+    hours = hours_of_epoch(data)
+    assert hours == pytest.approx(4.5 / 3600)
+    figures = {"train/x/accuracy": 0.1, "train/x/chance": 0.02, "val/y/accuracy": 0.5, "val/loss": 1.0}
+    history = [(0, figures), (2, {**figures, "train/x/accuracy": 0.3})]
+    found = curves(history, 2.0)
+    assert found == {"train": ([(2.0, 0.1), (6.0, 0.3)], [(2.0, 0.02), (6.0, 0.02)])}
+    draw_hours(found, tmp_path / "hours.png")
+    assert (tmp_path / "hours.png").read_bytes().startswith(b"\x89PNG")

@@ -16,7 +16,7 @@ from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, EpochSampler, Samples, Split
 from .clips import Clips
 from .manifest import read_clips, split_by_hash
-from .sampling import GroupSampler, Sampling, SecondsSampler, tempered
+from .sampling import GroupSampler, Sampling, SecondsSampler, seconds_of_epoch, tempered
 from .segments import MODALITY, Segments, Whole
 from .text import alphabet_of, encode, normalise
 from .units import MFCC_CLUSTERS, Units, make_units, mfcc_features
@@ -300,11 +300,8 @@ class Audio(Data):
     def _loader(self, samples: Samples, sampler: EpochSampler, drop_last: bool) -> DataLoader[Any]:
         assert isinstance(samples, AudioSamples)
         lengths = [length / self.rate for length in samples.waveforms.lengths]
-        expected = None
-        if isinstance(sampler, GroupSampler):
-            means = [sum(lengths[index] for index in group) / len(group) for group in sampler.groups]
-            expected = len(samples) * sum(p * mean for p, mean in zip(sampler.shares, means, strict=True))
-        batches = SecondsSampler(sampler, lengths, self.batch_seconds, self.sampling.buckets, expected)
+        total = seconds_of_epoch(sampler, lengths)
+        batches = SecondsSampler(sampler, lengths, self.batch_seconds, self.sampling.buckets, total)
         return DataLoader(
             samples,  # type: ignore[arg-type]
             batch_sampler=batches,

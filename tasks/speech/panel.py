@@ -16,12 +16,14 @@ from ...objectives.masked_contrastive import MaskedContrastive
 from ...objectives.objective import Read
 from ...objectives.quantiser import code_share, perplexity
 from ...tokenizers.errors import UserError
+from ..curves import read_history
 from ..data import seeded
 from ..model import Model
 from ..panel import Picture, Row
 from ..run import Run
 from .data import Audio
 from .features import Array, durations, encoded, mfcc
+from .hours import curves, draw_hours, hours_of_epoch
 from .picture import draw, listen
 from .probe import Score, groups, letters, score
 
@@ -194,8 +196,24 @@ def _row(system: str, metric: str, found: Score, baseline: bool) -> Row:
 
 
 def pictures(run: Run) -> dict[str, Picture]:
-    """How each picture of a run is drawn, by its file's name."""
-    return {"panel.png": picture}
+    """How each picture of a run is drawn, by its file's name; all are of the contrastive task."""
+    return {} if objective(run.model) is None else {"panel.png": picture, "hours.png": by_hours}
+
+
+def by_hours(run: Run, path: Path) -> str:
+    """Draw the contrastive task by hours of audio heard; returns the caption.
+
+    Raises:
+        UserError: the run has logged no epoch.
+    """
+    found = curves(read_history(run.directory), hours_of_epoch(audio(run)))
+    if not found:
+        raise UserError(f"expected a run with logged epochs, but {str(run.directory)!r} has none")
+    draw_hours(found, path)
+    return (
+        "Accuracy of the contrastive task by hours of audio heard, beside published runs of the base model "
+        "on other data, with 100 negatives (Vaessen and van Leeuwen 2024)."
+    )
 
 
 def picture(run: Run, path: Path) -> str:

@@ -99,6 +99,14 @@ def tempered(
     return {key: outer[key[0]] / norm * p / scale[key[0]] for key, p in inside.items()}
 
 
+def seconds_of_epoch(sampler: EpochSampler, lengths: Sequence[float]) -> float:
+    """Seconds of all samples of an epoch, of `lengths` each; where groups are drawn, as many as expected."""
+    if not isinstance(sampler, GroupSampler):
+        return sum(lengths)
+    means = [sum(lengths[index] for index in group) / len(group) for group in sampler.groups]
+    return len(lengths) * sum(p * mean for p, mean in zip(sampler.shares, means, strict=True))
+
+
 class SecondsSampler(Sampler[list[Key]]):
     """Batches of about equal seconds and of like length, the same number of them every epoch.
 
