@@ -134,6 +134,7 @@ BESIDE = Option("beside", "RUN", "a run trained from scratch with labels: a row 
 AUDIO = Option(
     "data.path", "AUDIO", "audio files, folders or manifests (default: the run's test part)", repeat=True
 )
+TABLE = Option("data.path", "FILE", "table of series, CSV or Parquet (default: the run's own)")
 SECTIONS = {
     "model": Option("model.KEY", "VALUE", "change the model, as in --model.objectives.dino.weight 2"),
     "data": Option("data.KEY", "VALUE", "other data, or parameters of it, as in --data.path DIR"),

@@ -15,6 +15,7 @@ from .command import (
     JSON,
     POOL,
     RUN,
+    TABLE,
     TRUST,
     Command,
     Option,
@@ -222,7 +223,7 @@ COMMANDS = (
         "forecast a table beyond its last row",
         (
             RUN,
-            Option("data.path", "FILE", "table of series, CSV or Parquet", required=True),
+            TABLE,
             Option("horizon", "H", "steps to forecast (default: the model's own)", whole),
             Option("output", "FILE", "CSV file to write", default="forecast.csv"),
             Option("plot", "FILE", "draw the forecast with its quantiles into this PNG file"),
@@ -237,7 +238,7 @@ COMMANDS = (
         "forecast a table's past, beside its baselines",
         (
             RUN,
-            Option("data.path", "FILE", "table of series, CSV or Parquet", required=True),
+            TABLE,
             Option("horizon", "H", "steps of each window (default: the model's own)", whole),
             Option("windows", "N", "windows of each series, the last ones", whole, 5),
             Option("step", "S", "rows between windows (default: the horizon)", whole),

@@ -163,6 +163,13 @@ def test_the_command_writes_a_table_a_picture_and_figures(
     assert "it was applied 3 times" in said
 
 
+def test_without_a_path_the_run_s_own_table_is_forecast(run: Run, tmp_path: Path) -> None:
+    told = str(tmp_path / "told.csv")
+    assert main(["forecast", "--run", str(run.directory), "--output", told]) == 0
+    expected = forecast(run, run.directory / "table.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(told, parse_dates=["ds"]), expected, check_dtype=False)
+
+
 def test_mistakes_on_the_command_line_end_with_status_2(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from ...tokenizers.errors import UserError
 from ..run import load, write_json
 from .backtest import Backtest, backtest
 from .calibrate import OWN
-from .forecast import write_frame
+from .forecast import own_table, write_frame
 from .frames import intervals
 from .plot import Chart, draw, draw_steps
 from .scores import ALL, outer
@@ -26,7 +26,7 @@ DRAWN, HISTORY = 4, 4
 
 def backtest_command(
     run: str,
-    path: str,
+    path: str | None = None,
     horizon: int | None = None,
     windows: int = 5,
     step: int | None = None,
@@ -35,11 +35,11 @@ def backtest_command(
     plot: str | None = None,
     json: str | None = None,
 ) -> None:
-    """Backtest a run on the table at `path`; print the figures, and write what is asked for.
+    """Backtest a run on a table; print the figures, and write what is asked for.
 
     Args:
         run: run directory.
-        path: long or wide table, CSV or Parquet.
+        path: long or wide table, CSV or Parquet; the run's own unless given.
         horizon, windows, step, refit: as for `backtest`.
         output: `.csv` or `.parquet` for the frames in Nixtla's shape.
         plot: PNG of the last window, and beside it (`NAME-steps.png`) of the figures at each step.
@@ -52,7 +52,9 @@ def backtest_command(
 
     if output is not None and not {".csv", ".parquet"} & set(Path(output).suffixes[-2:]):
         raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
-    found = backtest(load(run), path, horizon, windows, step, refit)
+    loaded = load(run)
+    path = path or own_table(loaded)
+    found = backtest(loaded, path, horizon, windows, step, refit)
     console = Console()
     console.print(summary(found))
     for line in sentences(found):

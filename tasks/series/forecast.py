@@ -45,17 +45,17 @@ def forecast(
 
 def forecast_command(
     run: str,
-    path: str,
+    path: str | None = None,
     horizon: int | None = None,
     output: str = "forecast.csv",
     plot: str | None = None,
     json: str | None = None,
 ) -> None:
-    """Forecast the table at `path`; write it, draw it, and sum it up on the terminal.
+    """Forecast a table; write the forecast, draw it, and sum it up on the terminal.
 
     Args:
         run: run directory.
-        path: long or wide table, CSV or Parquet; the forecast is in its units.
+        path: long or wide table, CSV or Parquet; the run's own unless given. The forecast is in its units.
         horizon: rows to forecast; the model's own unless given.
         output: `.csv` (also `.csv.gz`) or `.parquet` to write.
         plot: PNG to draw the first series into.
@@ -70,6 +70,7 @@ def forecast_command(
     if not {".csv", ".parquet"} & set(target.suffixes[-2:]):
         raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
     loaded = load(run)
+    path = path or own_table(loaded)
     table = as_table(loaded, path)
     began = time.monotonic()
     future = _predict(loaded, table, horizon)
@@ -111,6 +112,20 @@ def as_table(run: Run, table: pd.DataFrame | str | Path) -> Table:
     if isinstance(table, pd.DataFrame):
         return to_table(table, columns, given.get("freq"))
     return read_table(str(table), columns, given.get("freq"))
+
+
+def own_table(run: Run) -> str:
+    """The path of the table that a run was trained on.
+
+    Raises:
+        UserError: the run's data are not one table.
+    """
+    from .data import Tables
+
+    data = run.data({})
+    if not isinstance(data, Tables):
+        raise UserError(f"{run.directory} was not trained on a table of series: give one by --data.path FILE")
+    return data.path
 
 
 def settings(run: Run) -> dict[str, Any]:
