@@ -21,7 +21,7 @@ Residual: TypeAlias = Callable[[Tensor, Layout, Tensor, Bias | None], Tensor]
 class Mlp(nn.Module):
     """Linear, GELU, Linear, with timm's parameter names."""
 
-    activation = staticmethod(F.gelu)
+    activation: Callable[[Tensor], Tensor] = staticmethod(F.gelu)
 
     def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Mlp(nn.Module):
 class SiluMlp(Mlp):
     """Linear, SiLU, Linear: the feed-forward of the Conformer, which calls it Swish."""
 
-    activation = staticmethod(F.silu)
+    activation: Callable[[Tensor], Tensor] = staticmethod(F.silu)
 
 
 class SwiGLU(nn.Module):

@@ -71,7 +71,7 @@ class CTC(Predictor):
         texts = view.ragged["text"]
         said = [i for i, text in enumerate(texts) if len(text) and fewest_frames(text) <= len(emissions[i])]
         kept = [emissions[i] for i in said], [texts[i] for i in said]
-        total = ctc_loss(*kept).sum() if said else torch.cat(emissions).sum() * 0.0
+        total = ctc_loss(*kept).sum() if said else torch.cat(list(emissions)).sum() * 0.0
         metrics = {"left_out": total.new_tensor(1 - len(said) / len(texts))}
         if said and not self.training:
             wrong = [edits(greedy(frames), text.tolist()) for frames, text in zip(*kept, strict=True)]

@@ -57,7 +57,7 @@ class Said:
 
     def spans(self, clip: int, reading: Reading, place: int) -> list[tuple[str, int, int]]:
         """(label, first frame, one past the last) of the phones of `clip`, the `place`-th of the clips."""
-        row = self.data.table.loc[clip]
+        row = self.data.table.loc[clip].to_dict()
         return self.phones.spans(row["path"], row["start"], reading.clock, len(reading.frames[place]))
 
 
