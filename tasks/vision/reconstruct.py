@@ -22,11 +22,11 @@ from ..run import Run, load
 from .attention import image_tokenizer
 from .data import Images
 from .masked import images
-from .picture import SHOWN, draw_rows, on_paper, some_of_each
+from .picture import SHOWN, draw_rows, enlarged, on_paper, some_of_each
 from .pixels import Pixels
 
-#: What a patch that the encoder did not see is shown as, between black and white.
-UNSEEN = 0.5
+#: The colour of patches that the encoder did not see, which no grey picture has.
+UNSEEN = torch.tensor([0.78, 0.87, 0.96])
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,19 @@ def draw_reconstruction(
     originals = pixels.restore(found.original)
     rows = {
         "original": originals,
-        "shown": pixels.restore(found.shown).nan_to_num(UNSEEN),
+        "shown": pixels.restore(found.shown.nan_to_num(0.0)),
         "rebuilt": pixels.restore(found.rebuilt),
     }
     papers = {name: [on_paper(one, small=True, like=originals) for one in row] for name, row in rows.items()}
+    unseen = (enlarged(one[:1].isnan(), papers["shown"][0].shape[:2]) for one in found.shown)
+    papers["shown"] = [
+        UNSEEN.where(mask > 0, paper) for mask, paper in zip(unseen, papers["shown"], strict=True)
+    ]
     draw_rows(papers, "Reconstruction of test images", path)
     error = (found.rebuilt - found.original).abs()[found.told].mean()
     mean = (found.original.mean(0) - found.original).abs().expand_as(found.told)[found.told].mean()
     return (
-        f"{len(originals)} test images, what the encoder was shown of them (grey: nothing), and what the "
+        f"{len(originals)} test images, what the encoder was shown of them (blue: nothing), and what the "
         "model made of it where it learns to tell pixels, the others as they were shown; the mean absolute "
         f"error of what is told is {error:.2f} in the model's units, that of telling the mean of these "
         f"images {mean:.2f}."
