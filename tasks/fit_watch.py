@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..objectives.classification import Classification
 from ..objectives.quantiser import GumbelQuantiser
@@ -127,6 +128,15 @@ class Health(Callback):
     def __init__(self) -> None:
         self.history: list[tuple[int, dict[str, float]]] = []
         self.told: set[tuple[str, str]] = set()
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Log the norm of all gradients, before they are clipped, at the steps that are logged."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            pl_module.log("train/gradient_norm", norm, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, judge, and tell what has not been told."""

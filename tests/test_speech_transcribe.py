@@ -18,6 +18,7 @@ from triptych.tasks.config import merge
 from triptych.tasks.fit import fit
 from triptych.tasks.run import load
 from triptych.tasks.speech.clock import Clock
+from triptych.tasks.speech.data import Audio
 from triptych.tasks.speech.decode import Span, align, arpa_words, beam_decoder, greedy_decoder
 from triptych.tasks.speech.emissions import Listener, Part, parts
 from triptych.tasks.speech.textgrid import covering, write_textgrid
@@ -122,6 +123,29 @@ def test_transcripts_are_a_manifest(run: str, manifest: Path, capsys: pytest.Cap
     listed = main(["transcribe", "--run", run, "--data.path", str(out), "--json", str(out) + ".json"])
     assert listed == 0  # pseudo-labels: what it wrote is a manifest with texts
     assert json.loads(Path(str(out) + ".json").read_text())["transcribe"][0]["value"] == 0
+
+
+def test_a_round_of_pseudo_labels(run: str, manifest: Path, tmp_path: Path) -> None:
+    """What has no text is transcribed, and the next round learns from it, but is not measured by it."""
+    (tmp_path / "talk").mkdir()
+    spoken = ["ab cd", "dd a", "cab", "bad cab", "d c b a"]
+    for index, text in enumerate(spoken):
+        soundfile.write(tmp_path / "talk" / f"{index}.wav", say(text)[0], RATE)
+    pseudo = tmp_path / "pseudo.csv"
+    words = ["transcribe", "--run", run, "--data.path", str(tmp_path / "talk"), "--output", str(pseudo)]
+    assert main(words) == 0
+    told = pd.read_csv(pseudo)
+    assert set(told["split"]) == {"train"} and told["text"].notna().all()
+    right = sum(one == other for one, other in zip(told["text"], spoken, strict=True))
+    assert right >= 3
+    output, both = tmp_path / "round", f"[{manifest}, {pseudo}]"
+    again = ["fit", "--config", str(Path(run) / "config.yaml"), "--init", run, "--data.path", both]
+    assert main([*again, "--output", str(output), "--trainer.max_epochs", "1"]) == 0
+    data = load(str(output)).data()
+    assert isinstance(data, Audio)
+    of_round = {split: set(data.names(split)) for split in ("train", "val", "test")}
+    names = {str(tmp_path / "talk" / f"{index}.wav") for index in range(5)}
+    assert names <= of_round["train"] and not names & (of_round["val"] | of_round["test"])
 
 
 def test_times_are_those_of_the_letters(run: str, manifest: Path) -> None:

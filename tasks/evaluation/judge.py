@@ -141,6 +141,22 @@ RULES = (
         "accuracy at least twice chance after the first tenth of the run",
     ),
     Rule(
+        "masks out of band",
+        ("masked", "accuracy", "chance"),
+        lambda f: not 0.1 <= f["masked"] <= 0.85,
+        "{masked:.0%} of the frames are masked: too few to tell, or too few to tell them from",
+        "the mask's share and length (wav2vec 2.0: share .65 of spans of 10 masks about half), longer clips",
+        "40 to 60 % of the frames",
+    ),
+    Rule(
+        "gradients vanished",
+        ("gradient_norm",),
+        lambda f: f["gradient_norm"] < 1e-6,
+        "the norm of all gradients is {gradient_norm:.1e}: nothing is learnt any more",
+        "what the other figures say; where they are silent, frozen parts, weights of 0, constant input",
+        ".01 to 10",
+    ),
+    Rule(
         "codes collapsed",
         ("code_perplexity", "codebooks"),
         lambda f: f["code_perplexity"] < 1.1 * f["codebooks"],

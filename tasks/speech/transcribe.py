@@ -47,6 +47,9 @@ def transcribe(
 ) -> pd.DataFrame:
     """One row a clip: its place, `text`, `confidence`, `words`, and the manifest's own text as `reference`.
 
+    As a manifest the rows are of the train part, unless theirs is known: what a machine has written down may
+    be learnt from, and is nothing to measure by.
+
     Args:
         listener: the run's head.
         clips: recordings.
@@ -66,6 +69,7 @@ def transcribe(
                 "end": row["start"] + row["seconds"],
                 "text": found.text,
                 "confidence": round(found.confidence, 4),
+                "split": row.get("split") or "train",
                 "words": jsonlib.dumps([_listed(w, row["start"]) for w in found.words], ensure_ascii=False),
                 **({"reference": row["text"]} if "text" in row else {}),
             }
