@@ -4,8 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 from triptych.tasks.config import merge
@@ -192,6 +194,53 @@ def test_a_run_made_uniform_is_told_of_in_its_log(tmp_path: Path) -> None:
 def test_a_run_made_one_hot_is_told_of_in_its_log(tmp_path: Path) -> None:
     _, log = collapsed(tmp_path, teacher_temperature=0.002, centre_momentum=1.0, batch_norm=False)
     assert "one-hot collapse (train/dino)" in log and "Sinkhorn-Knopp" in log
+
+
+def rustling(root: Path) -> Path:
+    """Sixteen seconds of noise whose colour changes, in clips of two."""
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        sound = rng.standard_normal(4000).cumsum() * np.hanning(4000) / 50 + 0.1 * rng.standard_normal(4000)
+        soundfile.write(root / f"{index}.wav", 0.2 * sound / abs(sound).max(), 2000)
+    return root
+
+
+def contrastive(root: Path, lr: float) -> str:
+    """The log of a short run of wav2vec 2.0 on waveforms, layer norm after each convolution."""
+    init = "model.objectives.wav2vec2.init_args"
+    settings = {
+        "model.tokenizers.audio.init_args": {
+            "convolutions": [[16, 20, 10], [16, 4, 4]],
+            "initial": "random",
+            "positions": {"kernel": 5, "groups": 4},
+        },
+        "model.encoder": {"width": 16, "depth": 1, "heads": 2},
+        "model.optimizer.lr": {"start": lr, "end": lr},
+        f"{init}.quantiser.init_args": {"groups": 2, "codes": 8, "width": 16},
+        "data.path": str(rustling(root)),
+        "data.rate": 2000,
+        "data.segment": 2.0,
+        "data.batch_seconds": 4.0,
+        "data.sampling": None,
+        "trainer.max_epochs": 10,
+        "trainer.enable_progress_bar": False,
+        "trainer.log_every_n_steps": 1,
+    }  # fmt: skip
+    directory = fit(merge(["speech/xlsr"], settings), output=str(root / "run"))
+    return (directory / "log.txt").read_text()
+
+
+def test_a_quantiser_made_to_collapse_is_told_of(tmp_path: Path) -> None:
+    """By steps so large that one code a codebook is left for all frames."""
+    log = contrastive(tmp_path, 0.3)
+    assert "codes collapsed (train/wav2vec2)" in log and "over 2 codebooks" in log
+    assert "a higher weight of the diversity term" in log
+
+
+def test_a_contrastive_run_that_stands_still_is_told_of(tmp_path: Path) -> None:
+    """Nothing moves, so that the loss stays at the logarithm of the candidates."""
+    log = contrastive(tmp_path, 1e-12)
+    assert "contrastive task at chance (" in log and "codes collapsed" not in log
 
 
 def test_watch_logs_into_the_metrics_and_changes_no_draw(tmp_path: Path) -> None:
