@@ -121,6 +121,7 @@ SPEECH = (
             RUN,
             AUDIO,
             Option("output", "DIR", "folder for words.csv and TextGrids", default="alignment"),
+            Option("plot", "FILE", "picture of the first clips with their words and letters"),
             JSON,
             TRUST,
         ),

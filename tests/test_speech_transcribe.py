@@ -150,7 +150,9 @@ def test_a_round_of_pseudo_labels(run: str, manifest: Path, tmp_path: Path) -> N
 
 def test_times_are_those_of_the_letters(run: str, manifest: Path) -> None:
     out = manifest.parent / "aligned"
-    assert main(["align", "--run", run, "--output", str(out)]) == 0
+    plot = manifest.parent / "alignment.png"
+    assert main(["align", "--run", run, "--output", str(out), "--plot", str(plot)]) == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
     words = pd.read_csv(out / "words.csv")
     errors = []
     for index in range(68, 80):

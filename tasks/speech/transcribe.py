@@ -22,6 +22,7 @@ from .data import Audio
 from .decode import Decoder, Span, Transcript, align, beam_decoder, greedy_decoder
 from .emissions import Listener
 from .manifest import MANIFESTS
+from .picture_alignment import draw_alignment
 from .text import normalise
 from .textgrid import write_textgrid
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Resamplings of the utterances for an interval.
 RESAMPLED = 1000
+#: Most clips in the picture of an alignment.
+DRAWN = 4
 
 
 def recordings(run: Run, listener: Listener, paths: Sequence[str]) -> tuple[Clips, list[int]]:
@@ -163,8 +166,14 @@ def align_texts(
     return aligned, aside
 
 
-def align_command(run: str, paths: Sequence[str], output: str = "alignment", json: str | None = None) -> None:
-    """Write `words.csv` and a TextGrid for each clip into a folder.
+def align_command(
+    run: str,
+    paths: Sequence[str],
+    output: str = "alignment",
+    plot: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Write `words.csv` and a TextGrid for each clip into a folder; `plot` draws the first few clips.
 
     Raises:
         UserError: the manifest has no texts, or none can be aligned.
@@ -193,6 +202,9 @@ def align_command(run: str, paths: Sequence[str], output: str = "alignment", jso
             times = {"start": row["start"] + word.start, "end": row["start"] + word.end}
             words.append({**place, **asdict(word), **times})
     pd.DataFrame(words).round(4).to_csv(folder / "words.csv", index=False)
+    if plot is not None:
+        drawn = [(clips[index], found) for index, found in list(aligned.items())[:DRAWN]]
+        draw_alignment(drawn, clips.rate, Path(plot))
     console = Console(soft_wrap=True)
     console.print(f"{len(words)} words of {len(aligned)} clips in {folder / 'words.csv'}", highlight=False)
     told(console, aside)
