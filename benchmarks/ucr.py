@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from record import write
 from triptych.tasks.config import merge
-from triptych.tasks.evaluation.labels import told_rightly
+from triptych.tasks.evaluation.labels import tell
 from triptych.tasks.fit import fit
 from triptych.tasks.run import load
 from triptych.tasks.series.labelled import Labelled, read_labelled
@@ -82,7 +82,8 @@ def trained(path: Path, seed: int, cache: Path) -> dict[str, float]:
         wall, processor = time.monotonic(), time.process_time()
         run = load(fit(config, output=str(Path(folder) / "run")))
         minutes = (time.monotonic() - wall) / 60, (time.process_time() - processor) / 60
-        accuracy = float(told_rightly(run).double().mean())
+        told, truth = tell(run)
+        accuracy = float((told == truth.label).double().mean())
     figures = {"seed": seed, "accuracy": accuracy, "minutes": minutes[0], "processor_minutes": minutes[1]}
     cache.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(figures))

@@ -114,6 +114,14 @@ def test_parts_are_as_given_else_by_hash() -> None:
     assert assign(["a", "b"], ["train", "val"], 0.9) == ["train", "val"]
 
 
+def test_series_are_stretched_to_the_steps_that_are_asked_for(tmp_path: Path) -> None:
+    data = LabelledSeries(str(long_table(tmp_path)), steps=(T + 2, T + 4))
+    data.setup()
+    assert [values.shape[1] for values in data.values] == [T + 2] * 3 + [T + 3] + [T + 4] * 4
+    with pytest.raises(UserError, match=r"data\.steps to be two rising numbers from 2, but got \[5, 4\]"):
+        LabelledSeries(steps=(5, 4))
+
+
 def test_a_model_keeps_its_classes_and_scaling(tmp_path: Path) -> None:
     data = LabelledSeries(str(npz(tmp_path)))
     data.follow({"series": {"classes": ["2", "0", "1"], "mean": [5.0, 5.0], "scale": [2.0, 2.0]}})

@@ -53,6 +53,11 @@ def test_a_crop_is_a_run_of_the_series_and_may_keep_its_own_length() -> None:
     assert isinstance(view.data, list) and len({entry.shape[1] for entry in view.data}) > 1
 
 
+def test_a_crop_may_be_stretched_to_the_length_it_was_cut_from() -> None:
+    view = maker(crop=(0.3, 0.6), steps="own")(plain(), [0] * B)
+    assert view.data.shape == (B, C, T) and not torch.equal(view.data, plain().data)
+
+
 def test_stretching_keeps_ends_and_straight_lines() -> None:
     line = torch.linspace(-1, 1, 7).unsqueeze(0)
     assert torch.allclose(stretched(line, 13), torch.linspace(-1, 1, 13).unsqueeze(0), atol=1e-6)

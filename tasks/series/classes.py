@@ -30,8 +30,8 @@ class LabelledSeries(Data):
         path: file or folder; `nyc_weather` is two days of the packaged weather, whose class is the airport.
         views: what training batches hold, by name.
         val: share of the train part that validates, where no part is called `val`.
-        steps: what every series is stretched to by linear interpolation, so that one recipe serves any
-            length; None leaves them as they are.
+        steps: the fewest and the most that a series keeps; a shorter or longer one is stretched to them by
+            linear interpolation, so that one recipe serves any length. None leaves all as they are.
         batch_size: samples a training step.
         workers: processes that load.
         seed: of order, augmentation and masks.
@@ -42,12 +42,14 @@ class LabelledSeries(Data):
         path: str = NYC_WEATHER,
         views: dict[str, SeriesView] | None = None,
         val: float = 0.1,
-        steps: int | None = None,
+        steps: tuple[int, int] | None = None,
         batch_size: int = 32,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, workers, seed)
+        if steps is not None and not 2 <= steps[0] <= steps[1]:
+            raise UserError(f"expected data.steps to be two rising numbers from 2, but got {list(steps)}")
         self.path, self.val, self.steps = path, val, steps
         self.view_options = {"train": SeriesView()} if views is None else dict(views)
         self.classes: list[str] = []
@@ -120,7 +122,10 @@ class LabelledSeries(Data):
         ]
 
     def _sized(self, series: Tensor) -> Tensor:
-        return series if self.steps is None else stretched(series, self.steps)
+        if self.steps is None:
+            return series
+        fewest, most = self.steps
+        return stretched(series, min(max(series.shape[1], fewest), most))
 
     def _label(self, name: str | None) -> int:
         return UNLABELLED if name is None else self.classes.index(name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -27,14 +27,15 @@ class SeriesView:
     Attributes:
         copies: crops of each sample.
         crop: share of the steps that a random crop shows, from and to; None shows the whole.
-        steps: what a crop is stretched to by linear interpolation; None leaves its own length.
+        steps: what a crop is stretched to by linear interpolation, `own` for the length of the whole series;
+            None leaves the crop's own length.
         jitter: deviation of Gaussian noise, up to this, in units of each channel's own deviation.
         mask: share of the windows that the student does not see, drawn for each channel by itself (PatchTST).
     """
 
     copies: int = 1
     crop: tuple[float, float] | None = None
-    steps: int | None = None
+    steps: int | Literal["own"] | None = None
     jitter: float = 0.0
     mask: float = 0.0
 
@@ -96,10 +97,11 @@ class ViewMaker:
 
     def _entry(self, series: Tensor, source: torch.Generator) -> Tensor:
         """Crop, stretch and noise of one sample `(C, T)`."""
+        steps = series.shape[1] if self.options.steps == "own" else self.options.steps
         if self.options.crop is not None:
             series = random_crop(series, self.options.crop, source)
-        if self.options.steps is not None:
-            series = stretched(series, self.options.steps)
+        if steps is not None:
+            series = stretched(series, steps)
         if self.options.jitter:
             level = self.options.jitter * torch.rand((), generator=source)
             deviation = _deviation(series)

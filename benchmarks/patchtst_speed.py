@@ -1,0 +1,104 @@
+"""How long is a training epoch beside Hugging Face's PatchTST? The same windows, sizes and weights.
+
+    python benchmarks/patchtst_speed.py [--rounds 9] [--steps 4]
+
+ETTh1's shape: 336 steps -> 96, 7 channels, patches of 16 every 8, width 16, 4 heads, feed-forward 128, 3
+blocks, batch norm, AdamW; random values, for what they are takes no time. Theirs is made by transformers,
+ours imported from it with its weights, and they take turns. A step draws 128 origins (896 sequences) from a
+table of rows, goes forward and backward and moves the weights; an epoch is as many such steps for either, so
+the ratio of steps is that of epochs. Must take at most .9 of their time.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from encoder_speed import measure, medians, ratios
+from record import write
+from torch import Tensor, nn
+from torch.optim import AdamW
+from triptych.tasks.series.windows import Windows
+from triptych.tasks.weights.port import built
+from triptych.tasks.weights.registry import recognise
+from triptych.tasks.weights.source import open_source
+
+CONTEXT, HORIZON, CHANNELS, ORIGINS, ROWS = 336, 96, 7, 128, 8640
+GOAL = 0.9
+OURS, THEIRS = "triptych", "transformers"
+
+
+def original() -> nn.Module:
+    """Hugging Face's PatchTST for prediction, with its own defaults but for the sizes."""
+    import transformers
+
+    config = transformers.PatchTSTConfig(
+        num_input_channels=CHANNELS, context_length=CONTEXT, prediction_length=HORIZON, patch_length=16,
+        patch_stride=8, d_model=16, num_attention_heads=4, num_hidden_layers=3, ffn_dim=128, loss="mse",
+    )  # fmt: skip
+    return transformers.PatchTSTForPrediction(config).train()
+
+
+def trained(model: nn.Module, loss: Callable[[Tensor], Tensor], steps: int) -> Callable[[], Tensor]:
+    """So many steps of training, the last of which leaves its backward pass to the caller's clock."""
+    optimizer = AdamW(model.parameters(), lr=1e-4)
+    generator = torch.Generator().manual_seed(0)
+
+    def run() -> Tensor:
+        for left in reversed(range(steps)):
+            optimizer.step()
+            optimizer.zero_grad()
+            found = loss(torch.randint(CONTEXT, ROWS - HORIZON, (ORIGINS,), generator=generator))
+            if left:
+                found.backward()
+        return found
+
+    return run
+
+
+def contenders(steps: int) -> dict[str, Callable[[], Tensor]]:
+    """Both models, each drawing windows of the same rows."""
+    rows = torch.randn(ROWS, CHANNELS, generator=torch.Generator().manual_seed(1))
+    theirs = original()
+    source = open_source(theirs)
+    ours, _ = built(recognise(source).read(source))
+    origins = np.arange(CONTEXT, ROWS - HORIZON)
+    windows = Windows(rows, torch.ones_like(rows, dtype=torch.bool), origins, CONTEXT, HORIZON)
+
+    def own(drawn: Tensor) -> Tensor:
+        items = ((drawn - CONTEXT).unsqueeze(1) * CHANNELS + torch.arange(CHANNELS)).flatten()
+        loss: Tensor = ours(windows.collate(items.tolist())).total
+        return loss
+
+    def other(drawn: Tensor) -> Tensor:
+        values = rows[drawn.unsqueeze(1) + torch.arange(-CONTEXT, HORIZON)]
+        loss: Tensor = theirs(past_values=values[:, :CONTEXT], future_values=values[:, CONTEXT:]).loss
+        return loss
+
+    return {OURS: trained(ours.train(), own, steps), THEIRS: trained(theirs, other, steps)}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=4, help="training steps in a round")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    times = measure(contenders(options.steps), options.rounds)
+    figures: dict[str, Any] = {"steps": options.steps, "goal": GOAL, "seconds": medians(times)}
+    figures |= ratios(times, OURS, THEIRS) | {"rounds": times}
+    print(figures["seconds"])
+    print(f"processor time {figures['processor_ratio']} of theirs, goal {GOAL}")
+    print(write("patchtst_speed", figures, ("transformers",)))
+
+
+if __name__ == "__main__":
+    main()
