@@ -25,15 +25,14 @@ from triptych.tasks.series.backtest import backtest
 from triptych.tasks.series.panel import tables
 
 HORIZON = 96
-#: What changes of series/long-horizon where training saw the seasons of the test rows: levels are read, series
-#: are known by name, the network adds to ridge. Thirteen rows between windows meet every hour of a day.
+#: What changes of series/long-horizon where training saw the seasons of the test rows: levels are read,
+#: series are known by name, the network adds to ridge. Windows every 13 rows meet every hour of a day.
 SEEN = {
     "data.context": 336,
     "data.stride": 13,
     "model.tokenizers.series.init_args.normalise": "none",
     "model.tokenizers.series.init_args.known": True,
-    "model.objectives.forecast.init_args.start": "ridge",
-    "model.optimizer.freeze": {"objective.*.linear.*": 1.0},
+    "model.optimizer.lr.start": 0.001,
     "trainer.max_epochs": 3,
 }
 #: By table: the config and what changes of it, chosen on validation rows.

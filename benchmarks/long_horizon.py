@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     overrides = {"data.path": options.data, "data.time": options.time, "data.horizon": max(options.horizons)}
-    overrides |= {"trainer.enable_progress_bar": False}
+    overrides |= {"trainer.enable_progress_bar": False, "trainer.limit_val_batches": 0}
     if options.split:
         overrides["data.split"] = options.split
     name = Path(options.data).name.split(".")[0]
