@@ -18,6 +18,7 @@ from triptych.tasks.series import windows
 from triptych.tasks.series.data import Tables
 from triptych.tasks.series.forecast import forecast, forecast_command
 from triptych.tasks.series.panel import measure, picture
+from triptych.tasks.series.table import to_table
 from triptych.tokenizers.errors import UserError
 
 CONTEXT, HORIZON, ROWS = 23, 5, 211
@@ -161,6 +162,26 @@ def test_the_command_writes_a_table_a_picture_and_figures(
     said = " ".join(capsys.readouterr().out.split())
     assert "3 series, 12 rows of h ahead" in said
     assert "it was applied 3 times" in said
+
+
+def test_counts_are_not_forecast_below_zero(run: Run) -> None:
+    table = wide_table()
+    spells = np.where(np.arange(len(table)) % 7 == 0, 3.0, 0.0)  # intermittent demand
+    table["p"], table["q"] = spells, spells - 1  # q also falls below 0: no counts
+    told = forecast(run, table, 3 * HORIZON).set_index("unique_id").drop(columns="ds")
+    assert (told.loc["p"] >= 0).all(axis=None) and (told.loc["q"] < 0).any(axis=None)
+    table["p"] += 0.5
+    assert (forecast(run, table, 3 * HORIZON).set_index("unique_id").loc["p", "q0.1"] < 0).any()
+
+
+def test_a_channel_holds_counts_until_it_does_not() -> None:
+    values = {"a": [0, 2, np.nan, 1, 3], "b": [1, 0.5, 2, 3, 4], "c": [4, 3, 2, 1, -1]}
+    stamps = pd.date_range("2026-01-01", periods=5, freq="D")
+    wide = pd.DataFrame({"ds": stamps, **values})
+    expected = [[True] * 5, [True] + [False] * 4, [True] * 4 + [False]]
+    assert to_table(wide).counts.T.tolist() == expected
+    long = wide.melt("ds", var_name="unique_id", value_name="y")
+    assert to_table(long).counts.reshape(3, 5).tolist() == expected
 
 
 def test_without_a_path_the_run_s_own_table_is_forecast(run: Run, tmp_path: Path) -> None:

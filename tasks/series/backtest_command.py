@@ -16,6 +16,7 @@ from .forecast import own_table, write_frame
 from .frames import intervals
 from .plot import Chart, draw, draw_steps
 from .scores import ALL, outer
+from .skill import Skill
 
 if TYPE_CHECKING:
     from rich.table import Table as Summary
@@ -57,8 +58,9 @@ def backtest_command(
     found = backtest(loaded, path, horizon, windows, step, refit)
     console = Console()
     console.print(summary(found))
+    console.print(judgement(found))
     for line in sentences(found):
-        console.print(line)
+        console.print(line, markup=False)
     if output is not None:
         write_frame(found.frames, Path(output))
     if plot is not None:
@@ -68,24 +70,40 @@ def backtest_command(
 
 
 def summary(found: Backtest) -> Summary:
-    """One row a system: its figures over the whole horizon, its skill against naive and what that says."""
+    """One row a system: its figures over the whole horizon."""
     from rich.table import Table as Summary
 
     pooled = found.scores[found.scores["step"] == ALL].pivot(index="system", columns="metric", values="value")
     metrics = [metric for metric in found.scores["metric"].unique() if metric in pooled]
     made = int(found.plan.reported.sum()) * len(found.table.channels)
     title = f"Backtest: {made} windows of {found.plan.horizon} rows, {len(found.table.names)} series"
-    table = Summary(title=title, title_justify="left")
-    for heading in ("system", *metrics, "skill (95 % interval)", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("system", "verdict") else "right")
+    table = Summary("system", title=title, title_justify="left")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
     for skill in found.skill:
         values = pooled.loc[skill.system, metrics].to_numpy(float)
         shown = ["" if np.isnan(value) else f"{value:.3f}" for value in values]
-        range_ = "" if skill.low is None else f" ({skill.low:.3f} to {skill.high:.3f})"
-        verdict = "" if skill.system == "Naive" else skill.verdict
-        style = "bold" if skill.system.startswith(OWN) else ""
-        table.add_row(skill.system, *shown, f"{skill.value:.3f}{range_}", verdict, style=style)
+        table.add_row(skill.system, *shown, style=_style(skill))
     return table
+
+
+def judgement(found: Backtest) -> Summary:
+    """One row a system: its skill against naive, and what that says."""
+    from rich.table import Table as Summary
+
+    table = Summary("system", title="Skill against naive", title_justify="left")
+    for heading in ("skill", "95 % interval"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for skill in found.skill:
+        if skill.system != "Naive":
+            interval = "" if skill.low is None else f"{skill.low:.3f} to {skill.high:.3f}"
+            table.add_row(skill.system, f"{skill.value:.3f}", interval, skill.verdict, style=_style(skill))
+    return table
+
+
+def _style(skill: Skill) -> str:
+    return "bold" if skill.system.startswith(OWN) else ""
 
 
 def sentences(found: Backtest) -> list[str]:

@@ -24,6 +24,8 @@ def forecast_at(
 ) -> np.ndarray:
     """Quantiles `(n, C, steps, Q)`, in the units of the table, of the rows from each origin on.
 
+    A channel that held counts up to its origin is not forecast below 0.
+
     Args:
         model: with one objective that forecasts.
         contexts: of the same model.
@@ -35,7 +37,9 @@ def forecast_at(
     for start in range(0, len(rows), each):
         context = contexts.at(series[start : start + each], rows[start : start + each])
         parts.append(context.unscale(roll(model, context, steps, contexts.together).numpy()))
-    return np.concatenate(parts)
+    counts = contexts.table.counts[contexts.table.starts[series] + rows - 1]
+    floor = np.where(counts, 0.0, -np.inf)
+    return np.maximum(np.concatenate(parts), floor[..., None, None])
 
 
 def roll(model: Model, context: Context, steps: int, together: bool = False) -> Tensor:

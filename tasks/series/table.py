@@ -85,6 +85,14 @@ class Table:
             f"{name}/{channel}" if name else channel for name in self.ids for channel in self.channels
         )
 
+    @property
+    def counts(self) -> np.ndarray:
+        """`(R, C)` bool: whether each channel has held only whole numbers from 0 up, until this row."""
+        other = ~(np.isnan(self.values) | ((self.values >= 0) & (self.values == np.floor(self.values))))
+        seen = np.cumsum(other, axis=0)
+        before = seen[self.starts] - other[self.starts]
+        return seen == np.repeat(before, self.lengths, axis=0)
+
     def stamps(self, rows: np.ndarray) -> list[str]:
         """The stamp, as ISO 8601, of one row `(E,)` of each series, counted from its first one."""
         return [stamp.isoformat() for stamp in self.grid[np.clip(self.first + rows, 0, len(self.grid) - 1)]]
