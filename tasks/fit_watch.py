@@ -133,7 +133,7 @@ class Health(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Log the norm of all gradients, before they are clipped, at the steps that are logged."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             pl_module.log("train/gradient_norm", norm, on_step=False, on_epoch=True, batch_size=1)
