@@ -107,10 +107,12 @@ def main() -> None:
     )
     parser.add_argument("--data", required=True, type=Path, help="folder with a folder a set")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", choices=SETS, nargs="+", default=list(SETS), metavar="SET")
     parser.add_argument("--cache", type=Path, default=Path("runs/ucr"))
     options = parser.parse_args()
     found = {}
-    for name, rocket in zip(SETS, MINIROCKET, strict=True):
+    for name in options.only:
+        rocket = MINIROCKET[SETS.index(name)]
         found[name] = measure(options.data / name / f"{name}_TRAIN.ts", options.seeds, options.cache) | {
             "MiniRocket": rocket
         }
