@@ -201,6 +201,7 @@ def test_mistakes_on_the_command_line_end_with_status_2(
         ([str(tmp_path / "when.csv")], "its columns are when, p, q, r"),
         ([str(tmp_path / "no.csv")], "does not exist"),
         ([good, "--horizon", "0"], "--horizon"),
+        ([good, "--horizon", "212"], "at most the table's 211 rows, but got 212"),
         ([good, "--output", str(tmp_path / "f.txt")], "to end in .csv or .parquet"),
     ):
         assert main([*command, *rest]) == 2

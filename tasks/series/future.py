@@ -80,7 +80,7 @@ def predict_future(model: Model, table: Table, horizon: int | None, fill: bool) 
         fill: whether gaps are filled forward and read as observed, as in training.
 
     Raises:
-        UserError: the horizon is not positive, or a series is too short.
+        UserError: the horizon is not positive or longer than the table, or a series is too short.
     """
     head = forecaster(model)
     steps = head.horizon if horizon is None else horizon
@@ -89,6 +89,10 @@ def predict_future(model: Model, table: Table, horizon: int | None, fill: bool) 
     contexts = Contexts(model, table, fill, steps)
     series = np.arange(len(table.ids))
     contexts.check(series, table.lengths)
+    if steps > table.lengths.max():
+        raise UserError(
+            f"expected a horizon of at most the table's {table.lengths.max()} rows, but got {steps}"
+        )
     if contexts.beside is not None:
         contexts.beside.check(table, steps)
     quantiles = forecast_at(model, contexts, series, table.lengths, steps)

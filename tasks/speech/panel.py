@@ -93,11 +93,12 @@ def objective(model: Model) -> MaskedContrastive | None:
 @torch.no_grad()
 def contrasts(model: Model, member: MaskedContrastive, data: Audio) -> Contrasts:
     """The contrastive task over the test split, in evaluation mode, with the masks of epoch 0."""
-    read = Read(member.view)
+    read, own = Read(member.view), member.view.rpartition(".")[2]  # joint data call it MEMBER.VIEW
     right, candidates, codes = [], [], []
     with seeded("contrasts"):  # negatives are drawn
         for batch in data.test_dataloader():
-            contrast, quantised = member.contrast(model.encode(batch, [read])[read].content())
+            tokens = model.encode({member.view: batch[own]}, [read])[read].content()
+            contrast, quantised = member.contrast(tokens)
             right.append(contrast.right)
             candidates.append(contrast.candidates)
             codes += [] if quantised is None else [quantised.codes]
