@@ -69,14 +69,14 @@ def attend(
     """softmax(q k^T / sqrt(K) + bias) v inside each sequence of `layout`, and nowhere else.
 
     Args:
-        q, k, v: `(S, H, K)`.
-        layout: the sequences, and the order they run in.
+        q, k, v: `(S, H, K)`; `q` only of the tokens that ask.
+        layout: the sequences, the order they run in, and which of their tokens ask.
         bias: additive bias by length, or None; with one, the grouped path serves every device.
         backend: `xformers`, `sdpa` or `naive`; None chooses. Where xformers has no kernel for these
             numbers on this GPU, or there is a bias, the grouped path stands in for it.
 
     Returns:
-        `(S, H, K)`.
+        As `q`.
     """
     chosen = choose_backend(q.device, backend)
     if chosen == "naive":
@@ -89,14 +89,13 @@ def attend(
 def _naive(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None) -> Tensor:
     """One sequence at a time, straight from the formula."""
     q, k, v = (layout.arrange(tensor) for tensor in (q, k, v))
-    outputs, start = [], 0
-    for index, length in enumerate(layout.lengths):
-        here = slice(start, start + length)
-        scores = torch.einsum("ihk,jhk->hij", q[here], k[here]) / q.shape[-1] ** 0.5
+    asking, asked = q.split(layout.rows), zip(k.split(layout.lengths), v.split(layout.lengths), strict=True)
+    outputs = []
+    for index, (qi, (ki, vi)) in enumerate(zip(asking, asked, strict=True)):
+        scores = torch.einsum("ihk,jhk->hij", qi, ki) / q.shape[-1] ** 0.5
         if bias is not None:
-            scores = (scores + bias((index,), length)).view_as(scores)
-        outputs.append(torch.einsum("hij,jhk->ihk", scores.softmax(-1), v[here]))
-        start += length
+            scores = (scores + bias((index,), len(ki))).view_as(scores)
+        outputs.append(torch.einsum("hij,jhk->ihk", scores.softmax(-1), vi))
     return layout.restore(torch.cat(outputs))
 
 
@@ -125,19 +124,24 @@ def _has_kernel(q: Tensor) -> bool:
 
 
 @lru_cache(maxsize=256)
-def block_diagonal(lengths: tuple[int, ...], device: torch.device) -> Any:
+def block_diagonal(
+    lengths: tuple[int, ...], device: torch.device, rows: tuple[int, ...] | None = None
+) -> Any:
     """xformers' description of the packing, cached: building it costs a copy to the device.
+
+    `rows` tokens of each sequence ask all of it; None: all ask.
 
     Made outside inference mode, whose tensors autograd could not save when a later step finds
     them here.
     """
     with torch.inference_mode(False):
-        return _xformers().BlockDiagonalMask.from_seqlens(list(lengths), device=device)  # type: ignore[union-attr]
+        mask = _xformers().BlockDiagonalMask  # type: ignore[union-attr]
+        return mask.from_seqlens(list(rows or lengths), list(lengths), device=device)
 
 
 def _memory_efficient(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     fmha = _xformers()
-    mask = block_diagonal(layout.lengths, q.device)
+    mask = block_diagonal(layout.lengths, q.device, layout.rows)
     packed = (layout.arrange(tensor).unsqueeze(0) for tensor in (q, k, v))  # (S, H, K) -> (1, S, H, K)
     return layout.restore(fmha.memory_efficient_attention(*packed, attn_bias=mask).squeeze(0))  # type: ignore[union-attr]
 
@@ -174,8 +178,11 @@ class Attention(nn.Module):
         self.gate = Gate(width, heads) if gated else None
 
     def forward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> Tensor:
-        """`(S, D)` -> `(S, D)`; `position` `(S, 3)` is read by rotary attention only."""
-        q, k, v = self.project(x, position)
+        """`(S, D)` -> `(S, D)`, or the rows that ask; rotary attention alone reads `position` `(S, 3)`."""
+        if layout.asking is None:
+            q, k, v = self.project(x, position)
+        else:
+            q, k, v = self._project_asking(x, layout, position)
         return self.drop(self.proj(attend(q, k, v, layout, self._taken(bias, x, layout)).flatten(1)))
 
     def _taken(self, bias: Bias | None, x: Tensor, layout: Layout) -> Bias | None:
@@ -187,6 +194,17 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
         if self.rotary is not None:
             q, k = self.rotary(q, position), self.rotary(k, position)
+        return q, k, v
+
+    def _project_asking(self, x: Tensor, layout: Layout, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the tokens that ask, keys and values of all."""
+        width = self.proj.in_features
+        weights = self.qkv.weight.split([width, 2 * width])
+        biases = (None, None) if self.qkv.bias is None else self.qkv.bias.split([width, 2 * width])
+        q = F.linear(layout.ask(x), weights[0], biases[0]).unflatten(1, (self.heads, -1))
+        k, v = F.linear(x, weights[1], biases[1]).unflatten(1, (2, self.heads, -1)).unbind(1)
+        if self.rotary is not None:
+            q, k = self.rotary(q, layout.ask(position)), self.rotary(k, position)
         return q, k, v
 
     def maps(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> list[Tensor]:

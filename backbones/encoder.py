@@ -6,7 +6,7 @@ Shapes: N sequences, S packed tokens, D width, H heads, L tokens of one sequence
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -85,16 +85,17 @@ class Block(nn.Module):
             self.norm3 = norm(width, eps=options.norm_eps)
 
     def forward(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None = None) -> Tensor:
-        """`(S, D)` -> `(S, D)`."""
+        """`(S, D)` -> `(S, D)`, or the rows of the tokens that ask (not in Conformer blocks)."""
         if self.conformer:
             return self._conformer(x, layout, position, bias)
         if not self.norm_first:
-            x = self.norm1(x + self.ls1(self.attn(x, layout, position, bias)))
+            x = self.norm1(layout.ask(x) + self.ls1(self.attn(x, layout, position, bias)))
             return self.norm2(x + self.ls2(self.mlp(x)))
         if self.training and self.drop_path > 0:
             x = drop_sequences(self._attention, x, layout, position, bias, self.drop_path)
+            position, layout = layout.ask(position), Layout(layout.rows)
             return drop_sequences(self._feedforward, x, layout, position, bias, self.drop_path)
-        x = x + self._attention(x, layout, position, bias)
+        x = layout.ask(x) + self._attention(x, layout, position, bias)
         return x + self._feedforward(x, layout, position, bias)
 
     def _attention(self, x: Tensor, layout: Layout, position: Tensor, bias: Bias | None) -> Tensor:
@@ -114,7 +115,8 @@ class Block(nn.Module):
 class Encoded:
     """The encoder's output for a pack: one `Tokens` a part, at the end and at each layer asked for.
 
-    Layer 0 is the input, layer i the output of block i, and -1 the end (after the final norm).
+    Layer 0 is the input, layer i the output of block i, and -1 the end (after the final norm). The tokens of
+    the deepest one may be prefix tokens alone, where no others were wanted.
     """
 
     layers: dict[int, tuple[Tokens, ...]] = field(default_factory=dict)
@@ -167,24 +169,47 @@ class Encoder(nn.Module):
         )
         self.norm = NORMS[options.norm](width, eps=options.norm_eps) if final_norm else nn.Identity()
         self.relative = None if options.relative is None else RelativeBias(heads, options.relative)
+        # whether a block's output at one token can do without its output at the others
+        self.parts_tokens = (
+            options.convolution is None and options.relative is None and options.norm != "batch"
+        )
         self.apply(_initialise)
 
-    def forward(self, pack: Pack, layers: Collection[int] = (-1,)) -> Encoded:
-        """Encode a pack; `layers` names which layers' tokens to return."""
+    def forward(self, pack: Pack, layers: Collection[int] = (-1,), prefix: bool = False) -> Encoded:
+        """Encode a pack.
+
+        Args:
+            pack: the tokens.
+            layers: which layers' tokens to return.
+            prefix: at the deepest of them only the prefix tokens are wanted, so that the last block run
+                may leave out the others: it costs next to nothing then.
+        """
         wanted = {self._layer(layer) for layer in layers}
         layouts, bias, x = self._layouts(pack), self._bias(pack), pack.values
+        last = min(max(wanted), self.depth)
+        asking = self._asking(pack, last) if prefix else None
         found = {0: x} if 0 in wanted else {}
         # self.depth + 1 stands for the end, after the final norm
-        for index, block in enumerate(self.blocks, start=1):
-            if index > max(wanted):
-                break
-            axis = self.axes[index - 1]
-            x = self._run(block, x, layouts[axis], pack.position, bias)
+        for index, block in enumerate(self.blocks[:last], start=1):
+            layout = layouts[self.axes[index - 1]]
+            layout = replace(layout, asking=asking) if index == last else layout
+            x = self._run(block, x, layout, pack.position, bias)
             if index in wanted:
                 found[index] = x
         if self.depth + 1 in wanted:
             found[self.depth + 1] = self.norm(x)
-        return Encoded({layer: pack.split(found[self._layer(layer)]) for layer in layers})
+        ending = pack if asking is None else pack.prefixes()
+        numbers = {layer: self._layer(layer) for layer in layers}
+        return Encoded(
+            {layer: (ending if at >= last else pack).split(found[at]) for layer, at in numbers.items()}
+        )
+
+    def _asking(self, pack: Pack, last: int) -> int | None:
+        """How many tokens of each sequence block `last` has to give, or None for all."""
+        counts = {len(part.prefix) for part in pack.parts}
+        if not self.parts_tokens or len(counts) > 1 or last == 0 or self.axes[last - 1] == "across":
+            return None
+        return counts.pop() or None
 
     def attention_maps(self, pack: Pack, layer: int = -1) -> list[Tensor]:
         """Attention weights `(H, L, L)` of each sequence of block `layer` (1 to depth, -1 the last)."""

@@ -149,7 +149,7 @@ def drop_sequences(
 
     Args:
         residual: the branch, called with the kept tokens, their layout, positions and bias.
-        x: `(S, D)`.
+        x: `(S, D)`; of the result, only the rows of the tokens that ask.
         layout: the sequences; all are equally likely to be dropped.
         position: `(S, 3)`.
         bias: attention's bias by sequence, or None.
@@ -158,10 +158,11 @@ def drop_sequences(
     total = len(layout.lengths)
     keep = max(1, int(total * (1 - rate) + torch.rand(()).item()))  # rounded at random: right on average
     if keep == total:
-        return x + residual(x, layout, position, bias)
+        return layout.ask(x) + residual(x, layout, position, bias)
     kept = sorted(torch.randperm(total)[:keep].tolist())
     part, index = layout.subset(kept)
     index = index.to(x.device)
     of_kept = None if bias is None else lambda members, length: bias(tuple(kept[i] for i in members), length)
     branch = residual(x.index_select(0, index), part, position[index], of_kept)
-    return x.index_add(0, index, branch.to(x.dtype), alpha=total / keep)
+    rows = index if layout.asking is None else Layout(layout.rows).subset(kept)[1].to(x.device)
+    return layout.ask(x).index_add(0, rows, branch.to(x.dtype), alpha=total / keep)

@@ -31,6 +31,7 @@ class MovingCentre(nn.Module):
     @torch.no_grad()
     def forward(self, scores: Tensor, temperature: float) -> Tensor:
         """Probabilities `(m, V)` of scores `(m, V)`."""
+        scores = scores.to(self.centre.dtype)  # mixed precision: the centre is an average of many steps
         told = ((scores - self.centre) / temperature).softmax(-1)
         if self.training:
             total, count = sum_over_ranks(scores.sum(0)), sum_over_ranks(scores.new_tensor(len(scores)))

@@ -15,7 +15,7 @@ from ..backbones.schedule import Schedule
 from ..tokenizers.errors import UserError
 from ..tokenizers.tokens import Tokens
 from ..tokenizers.view import View
-from .objective import Loss, Predictor, Read, Spec, Step, Term
+from .objective import Branch, Loss, Predictor, Read, Spec, Step, Term
 
 #: Label of an entry that has none; it is left out of the loss.
 UNLABELLED = -1
@@ -49,7 +49,7 @@ class Classification(Predictor):
 
     def reads(self) -> tuple[Read, ...]:
         """The student's final tokens."""
-        return (Read(self.view),)
+        return (pooling(self.view, self.pool),)
 
     def build(self, spec: Spec) -> None:
         """Make the linear head for the data's classes.
@@ -99,6 +99,11 @@ class Classification(Predictor):
     def predict(self, tokens: Tokens, view: View) -> Tensor:
         """Logits `(n, K)`."""
         return self.head(pooled(tokens, self.pool, len(view)))
+
+
+def pooling(view: str, pool: str, branch: Branch = "student") -> Read:
+    """What `pooled` reads of a view."""
+    return Read(view, branch, prefix=pool != "mean")
 
 
 def pooled(tokens: Tokens, pool: str, entries: int) -> Tensor:

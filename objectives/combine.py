@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..backbones.schedule import value
 from ..tokenizers.view import View
-from .objective import Loss, Objective, Read, Spec, Step, Term
+from .objective import Loss, Objective, Read, Spec, Step, Term, union
 
 
 class Combined(Objective):
@@ -43,7 +43,7 @@ class Combined(Objective):
 
     def reads(self) -> tuple[Read, ...]:
         """The union of what the members read, each read once."""
-        return tuple(dict.fromkeys(read for _, member in self for read in member.reads()))
+        return union(read for _, member in self for read in member.reads())
 
     def build(self, spec: Spec) -> None:
         """Build every member."""

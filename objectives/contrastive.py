@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule
-from .classification import pooled
+from .classification import pooled, pooling
 from .gather import gather, rank
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
@@ -39,7 +39,7 @@ class Contrastive(Objective):
 
     def reads(self) -> tuple[Read, ...]:
         """The student's final tokens."""
-        return (Read(self.view),)
+        return (pooling(self.view, self.pool),)
 
     def build(self, spec: Spec) -> None:
         """Make the projection: linear, ReLU, linear."""

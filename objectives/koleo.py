@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule
-from .classification import pooled
+from .classification import pooled, pooling
 from .gather import gather, rank
 from .objective import Loss, Objective, Read, Step, Term
 
@@ -33,7 +33,7 @@ class KoLeo(Objective):
 
     def reads(self) -> tuple[Read, ...]:
         """The student's final tokens."""
-        return (Read(self.view),)
+        return (pooling(self.view, self.pool),)
 
     def forward(self, step: Step) -> Loss:
         """The mean over the entries of this rank; with a single sample there is nothing to part."""

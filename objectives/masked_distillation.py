@@ -5,6 +5,8 @@ Shapes: n entries of a view, S packed tokens, m masked patches, D width, V proto
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -45,8 +47,8 @@ class MaskedDistillation(Objective):
         self.view = crops.views[0]
 
     def reads(self) -> tuple[Read, ...]:
-        """What the crops read: the student's tokens of every view, the teacher's of the large crops."""
-        return self.crops.reads()
+        """All tokens that the crops read: the student's of every view, the teacher's of the large crops."""
+        return tuple(replace(read, prefix=False) for read in self.crops.reads())
 
     def build(self, spec: Spec) -> None:
         """Make the heads, and what centres the teacher's patches: apart from the crops in any case."""

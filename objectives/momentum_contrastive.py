@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule
 from ..backbones.teacher import frozen_copy
-from .classification import pooled
+from .classification import pooled, pooling
 from .gather import gather, rank
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
@@ -43,7 +43,7 @@ class MomentumContrastive(Objective):
 
     def reads(self) -> tuple[Read, ...]:
         """The student's and the teacher's final tokens."""
-        return (Read(self.view), Read(self.view, "teacher"))
+        return (pooling(self.view, self.pool), pooling(self.view, self.pool, "teacher"))
 
     def build(self, spec: Spec) -> None:
         """Make the projection, three layers with batch norm, and its average."""

@@ -5,7 +5,7 @@ Shapes: N sequences, S packed tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,12 +23,22 @@ Branch = Literal["student", "teacher"]
 class Read:
     """One thing an objective needs: a view, through a branch, at a layer (-1 the end, 0 the input).
 
-    The teacher reads every view whole: clean, nothing masked, nothing hidden.
+    The teacher reads every view whole: clean, nothing masked, nothing hidden. With `prefix` only the prefix
+    tokens are read, and the encoder may leave out the others: what is read is the same, and it costs less.
     """
 
     view: str
     branch: Branch = "student"
     layer: int = -1
+    prefix: bool = field(default=False, compare=False)
+
+
+def union(reads: Iterable[Read]) -> tuple[Read, ...]:
+    """Each read once, of all tokens where any wants all."""
+    found: dict[Read, bool] = {}
+    for read in reads:
+        found[read] = found.get(read, True) and read.prefix
+    return tuple(replace(read, prefix=prefix) for read, prefix in found.items())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..backbones.schedule import Schedule
-from .classification import pooled
+from .classification import pooled, pooling
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
 TURNS = 4
@@ -30,7 +30,7 @@ class Rotation(Objective):
 
     def reads(self) -> tuple[Read, ...]:
         """The student's final tokens."""
-        return (Read(self.view),)
+        return (pooling(self.view, self.pool),)
 
     def build(self, spec: Spec) -> None:
         """Make the linear head."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..backbones.schedule import Schedule, value
 from ..backbones.teacher import frozen_copy
 from .centring import centring
-from .classification import pooled
+from .classification import pooled, pooling
 from .objective import Loss, Objective, Read, Spec, Step, Term
 
 
@@ -59,7 +59,8 @@ class SelfDistillation(Objective):
 
     def reads(self) -> tuple[Read, ...]:
         """The student's tokens of every view and the teacher's of the global one."""
-        return (*(Read(view) for view in self.views), Read(self.views[0], "teacher"))
+        students = (pooling(view, self.pool) for view in self.views)
+        return (*students, pooling(self.views[0], self.pool, "teacher"))
 
     def build(self, spec: Spec) -> None:
         """Make the head, its average, and what centres the teacher."""

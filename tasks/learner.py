@@ -64,7 +64,7 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """AdamW over what is not frozen for good."""
-        return self.optimization.optimizer(self.model)
+        return self.optimization.optimizer(self.model, fused="mixed" not in self.trainer.precision)
 
     @property
     def progress(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..backbones.encoder import Encoded, Encoder
 from ..backbones.teacher import Teacher
 from ..objectives.combine import Combined
-from ..objectives.objective import Branch, Loss, Objective, Predictor, Read, Spec, Step, TokenSpec
+from ..objectives.objective import Branch, Loss, Objective, Predictor, Read, Spec, Step, TokenSpec, union
 from ..tokenizers.errors import UserError
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.tokens import Tokens, concat
@@ -92,9 +92,7 @@ class Model(nn.Module):
 
     def _averages(self, heads: Mapping[str, Predictor], step: Step) -> dict[str, tuple[Objective, Step]]:
         """Averaged heads, and a step in which they see the tokens of the averaged encoder."""
-        reads = dict.fromkeys(
-            read for head in heads.values() for read in head.reads() if read.view in step.views
-        )
+        reads = union(read for head in heads.values() for read in head.reads() if read.view in step.views)
         if not reads:
             return {}
         assert self.teacher is not None
@@ -104,7 +102,7 @@ class Model(nn.Module):
 
     def encode(self, batch: Batch, reads: Iterable[Read]) -> dict[Read, Tokens]:
         """Everything `reads` asks for, of one branch, from one packed pass of its encoder."""
-        reads = tuple(reads)
+        reads = union(reads)
         if not reads:
             return {}
         tokenizers, encoder = self.branch(reads[0].branch)
@@ -112,7 +110,8 @@ class Model(nn.Module):
         whole = reads[0].branch == "teacher"
         views = {name: batch[name].whole() if whole else batch[name] for name in names}
         pack = concat([tokenizers[view.modality](view) for view in views.values()])
-        output: Encoded = encoder(pack, {read.layer for read in reads})
+        prefix = all(read.prefix for read in reads)
+        output: Encoded = encoder(pack, {read.layer for read in reads}, prefix)
         return {read: output.layers[read.layer][names.index(read.view)] for read in reads}
 
     def branch(self, branch: Branch) -> tuple[nn.ModuleDict, nn.Module]:

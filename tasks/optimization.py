@@ -41,8 +41,13 @@ class Optimization:
     layer_decay: float = 1.0
     freeze: Mapping[str, float] = field(default_factory=dict)
 
-    def optimizer(self, model: Model) -> Optimizer:
-        """AdamW with a group for each (decays, factor of the learning rate)."""
+    def optimizer(self, model: Model, fused: bool = True) -> Optimizer:
+        """AdamW with a group for each (decays, factor of the learning rate).
+
+        Args:
+            model: all that may learn.
+            fused: one kernel for the whole step. Lightning cannot clip its gradients in mixed precision.
+        """
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
         for name, parameter in trained(model):
             factor = self.layer_decay ** (model.encoder.depth + 1 - layer_of(name, model.encoder.depth))
@@ -51,7 +56,7 @@ class Optimization:
             {"params": group, "decays": decays, "factor": factor, "weight_decay": 0.0}
             for (decays, factor), group in sorted(groups.items(), reverse=True, key=lambda item: item[0])
         ]
-        return AdamW(options, lr=1e-3, betas=self.betas, eps=self.eps)
+        return AdamW(options, lr=1e-3, betas=self.betas, eps=self.eps, fused=fused)
 
     def follow(self, optimizer: Optimizer, progress: float) -> None:
         """Set every group's learning rate and weight decay for this share of the run."""

@@ -83,6 +83,21 @@ def test_sdpa_equals_naive(lengths: tuple[int, ...], with_bias: bool, permuted: 
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("asking", [1, 2])
+@pytest.mark.parametrize("lengths", [(5, 5), (5, 5, 3), (5, 3, 5, 2, 3)], ids=str)
+def test_where_some_tokens_ask_they_get_what_they_get_among_all(
+    asking: int, lengths: tuple[int, ...]
+) -> None:
+    inputs, layout = qkv(sum(lengths)), Layout(lengths, asking=asking)
+    whole = layout.ask(attend(*inputs, Layout(lengths), backend="naive"))
+    assert len(whole) == asking * len(lengths)
+    expected = with_gradients(whole, inputs)
+    for backend in ("sdpa", "naive"):
+        q, k, v = inputs
+        found = attend(layout.ask(q), k, v, layout, backend=backend)
+        torch.testing.assert_close(with_gradients(found, inputs), expected)
+
+
 def test_a_bias_may_leave_out_axes_and_learns() -> None:
     lengths, inputs = (3, 2, 3), qkv(8)
     gradients = []
@@ -125,6 +140,14 @@ def test_a_layout_first_seen_in_inference_mode_can_be_trained_with() -> None:
     with torch.inference_mode():
         attend(*inputs, Layout(lengths))
     with_gradients(attend(*inputs, Layout(lengths)), inputs)
+
+
+def test_the_mask_given_to_xformers_lets_some_tokens_ask_all_of_their_sequence() -> None:
+    if attention._xformers() is None:
+        pytest.skip("needs xformers")
+    mask = block_diagonal((3, 2, 4), CPU, (1, 1, 1)).materialize((3, 9))
+    expected = torch.block_diag(*(torch.ones(1, length) for length in (3, 2, 4)))
+    assert torch.equal((mask == 0).float(), expected)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)

@@ -147,6 +147,60 @@ def test_layers_are_the_blocks_outputs(options: BlockOptions) -> None:
         assert parts[1].prefix == ("class",)
 
 
+def prefixed() -> Pack:
+    """Sequences of several lengths in turn, of two parts, each with two prefix tokens."""
+    prefix = ("class", "register")
+    return concat([random_tokens(lengths, WIDTH, prefix) for lengths in ((5, 3, 5, 4), (7, 3, 2))])
+
+
+@each_option
+@pytest.mark.parametrize("layers", [(-1,), (DEPTH, -1), (0, 2)], ids=str)
+def test_prefix_tokens_alone_are_those_of_all(options: BlockOptions, layers: tuple[int, ...]) -> None:
+    """Values and gradients, in double precision; layers below the deepest stay whole."""
+    model, pack = encoder(options, checkpoint=True).double(), prefixed()
+    pack = replace(pack, values=pack.values.double().requires_grad_())
+    outputs, of_input, of_parameters = [], [], []
+    for prefix in (True, False):
+        found = model(pack, layers, prefix).layers
+        ends = [torch.cat([part.prefixes().values for part in found[layer]]) for layer in layers]
+        outputs.append(torch.cat(ends))
+        ran = [p for name, p in model.named_parameters() if layers[-1] == -1 or f"{DEPTH - 1}." not in name]
+        wanted = torch.autograd.grad(uneven(outputs[-1]), [pack.values, *ran], allow_unused=True)
+        of_input.append(wanted[0])
+        of_parameters.append(wanted[1:])
+        lengths = [part.lengths for part in found[layers[-1]]]
+        cut = prefix and model.parts_tokens
+        assert lengths == ([(2,) * 4, (2,) * 3] if cut else [(5, 3, 5, 4), (7, 3, 2)])
+        assert len(layers) == 1 or layers[0] > 0 or found[0][0].lengths == (5, 3, 5, 4)
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*of_input)
+    torch.testing.assert_close(*of_parameters)
+
+
+def test_stochastic_depth_drops_the_same_sequences_where_prefix_tokens_go_on_alone() -> None:
+    model, pack = encoder(drop_path=0.6), prefixed()
+    for seed in range(4):
+        found = []
+        for prefix in (True, False):
+            torch.manual_seed(seed)
+            parts = model(pack, prefix=prefix).layers[-1]
+            found.append(torch.cat([part.prefixes().values for part in parts]))
+        torch.testing.assert_close(*found)
+
+
+def test_the_last_block_leaves_out_what_nobody_reads() -> None:
+    """All 29 tokens enter the blocks before it; in it, the prefix tokens of 7 sequences alone."""
+    model, entered = encoder(), []
+    for block in model.blocks:
+        block.mlp.register_forward_pre_hook(lambda _, inputs: entered.append(len(inputs[0])))
+    model(prefixed(), prefix=True)
+    assert entered == [29, 29, 14]
+    across = encoder(axes=["along", "along", "across"])
+    assert across(prefixed(), prefix=True).layers[-1][0].lengths == (5, 3, 5, 4)
+    uneven_prefix = concat([random_tokens((3,), WIDTH, ("class",)), random_tokens((3,), WIDTH)])
+    assert [part.lengths for part in model(uneven_prefix, prefix=True).layers[-1]] == [(3,), (3,)]
+
+
 def test_blocks_above_the_last_layer_read_are_not_run() -> None:
     model, calls = encoder(), []
     for index, block in enumerate(model.blocks, start=1):

@@ -16,7 +16,7 @@ from triptych.backbones.schedule import Schedule
 from triptych.backbones.teacher import Teacher
 from triptych.objectives.classification import Classification
 from triptych.objectives.contrastive import Contrastive
-from triptych.objectives.objective import Loss, Objective, Predictor, Read, Spec, Step, Term
+from triptych.objectives.objective import Loss, Objective, Predictor, Read, Spec, Step, Term, union
 from triptych.objectives.reconstruction import Reconstruction
 from triptych.objectives.rotation import Rotation
 from triptych.objectives.self_distillation import SelfDistillation
@@ -104,6 +104,35 @@ def test_three_objectives_cost_one_pass_of_each_branch() -> None:
     made(batch).total.backward()
     # The student's tokenizer reads four views, the teacher's the two that are read through it
     assert calls == {"student encoder": 1, "student rows": 4, "teacher encoder": 1, "teacher rows": 2}
+
+
+def test_an_encoder_gives_prefix_tokens_alone_where_no_objective_reads_others() -> None:
+    """DINO alone leaves the last block's other tokens out, in both branches; its loss stays what it was."""
+    objectives, batch = three_objectives()
+    batch = {name: batch[name] for name in ("global", "local")}
+    made = model({"distil": objectives["distil"]}, dict.fromkeys(batch, "rows"), teacher=Teacher()).eval()
+    sizes: dict[str, int] = {}
+    for branch in ("student", "teacher"):
+        mlp = made.branch(branch)[1].blocks[-1].mlp
+        mlp.register_forward_pre_hook(lambda _, inputs, name=branch: sizes.update({name: len(inputs[0])}))
+    parameters = [parameter for parameter in made.parameters() if parameter.requires_grad]
+    found = made(batch).total
+    assert sizes == {"student": 6 + 9, "teacher": 6}
+    of_found = torch.autograd.grad(found, parameters, allow_unused=True)
+    echo = Echo(Read("global"), Read("local"), Read("global", "teacher"))
+    made.objective.members["echo"] = echo
+    echo.head = nn.Linear(WIDTH, 5)
+    expected = made(batch).terms["distil/ce"].mean
+    assert sizes == {"student": 6 * 6 + 9 * 3, "teacher": 6 * 6}
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(of_found, torch.autograd.grad(expected, parameters, allow_unused=True))
+
+
+def test_a_read_of_all_tokens_outweighs_one_of_the_prefix() -> None:
+    some, all_ = Read("train", prefix=True), Read("train")
+    for reads in ([some, all_], [all_, some], [all_]):
+        assert [(read.view, read.prefix) for read in union(reads)] == [("train", False)]
+    assert union([some, some])[0].prefix
 
 
 def test_sit_dino_and_mae_at_once_cost_one_pass_of_each_branch() -> None:

@@ -28,6 +28,13 @@ def test_matrices_decay_and_nothing_else() -> None:
     assert not any("teacher" in name for name, _ in trained(model))
 
 
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", False)])
+def test_gradients_are_clipped_in_any_precision(precision: str, fused: bool) -> None:
+    """Lightning refuses to clip those of a fused optimiser in mixed precision."""
+    module = fit(learner(), SequenceData(), precision=precision, gradient_clip_val=1.0, max_epochs=1)
+    assert module.optimizers().param_groups[0]["fused"] == fused
+
+
 def test_layers_learn_slower_towards_the_input() -> None:
     """Two blocks: heads 1, block 1 by .5, block 0 by .25, the tokenizer by .125."""
     model, settings = built(), Optimization(lr=0.8, layer_decay=0.5)

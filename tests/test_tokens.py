@@ -71,6 +71,15 @@ def test_content(lengths: tuple[int, ...]) -> None:
     assert content.stats is tokens.stats
 
 
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_prefixes(lengths: tuple[int, ...]) -> None:
+    tokens = full_tokens(lengths)
+    alone = tokens.prefixes()
+    assert_taken(alone, tokens, [i for index in rows(tokens) for i in index[: len(PREFIX)]])
+    assert alone.lengths == (len(PREFIX),) * len(lengths)
+    assert torch.equal(alone.named(PREFIX[-1]), tokens.named(PREFIX[-1]))
+
+
 def test_content_without_a_prefix_is_all() -> None:
     tokens = full_tokens((3, 2), ())
     assert tokens.content() is tokens

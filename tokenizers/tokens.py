@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -110,6 +111,12 @@ class Tokens:
         keep = (self.position[:, 0] >= 0).nonzero().squeeze(1)
         return self._take(keep, tuple(length - len(self.prefix) for length in self.lengths), ())
 
+    def prefixes(self) -> Tokens:
+        """Only the prefix tokens, without the content."""
+        count = len(self.prefix)
+        index = first_tokens(self.lengths, count, self.values.device)
+        return self._take(index, (count,) * len(self), self.prefix)
+
     def mean(self) -> Tensor:
         """Mean of each sequence's content tokens, `(N, D)`."""
         content = self.content()
@@ -167,6 +174,10 @@ class Pack:
         shares = values.split([sum(part.lengths) for part in self.parts])
         return tuple(part.with_values(share) for part, share in zip(self.parts, shares, strict=True))
 
+    def prefixes(self) -> Pack:
+        """The pack of the parts' prefix tokens alone."""
+        return concat([part.prefixes() for part in self.parts])
+
 
 def concat(parts: Sequence[Tokens]) -> Pack:
     """Pack the tokens of several views, of any modality, into one."""
@@ -176,3 +187,14 @@ def concat(parts: Sequence[Tokens]) -> Pack:
         position=torch.cat([part.position for part in parts]) if len(parts) > 1 else parts[0].position,
         parts=tuple(parts),
     )
+
+
+@lru_cache(maxsize=256)
+def first_tokens(lengths: tuple[int, ...], count: int, device: torch.device) -> Tensor:
+    """`(N * count,)` index of the first `count` tokens of each packed sequence.
+
+    Made outside inference mode, whose tensors autograd could not save when a later step finds them here.
+    """
+    with torch.inference_mode(False):
+        starts = torch.tensor(tuple(accumulate(lengths, initial=0))[:-1], dtype=torch.long)
+        return (starts.unsqueeze(1) + torch.arange(count)).flatten().to(device)
