@@ -4,7 +4,7 @@
     python benchmarks/ucr.py --data aeon/datasets/data [--seeds 0 1 2]
 
 Trains series/classify once a set and seed, and measures it on the test part beside 1-NN by Euclidean
-distance and ridge on the raw values. Must reach a mean accuracy of .88 (goal .91) in about 2 minutes of
+distance and ridge on the raw values. Must reach a mean accuracy of .88 (goal .91) in at most 4 minutes of
 processor time a set. The recipe was chosen by halves of the train parts; results/ucr_log.md tells what was
 tried. Finished trainings are kept in --cache and not repeated while the config stays the same.
 """
