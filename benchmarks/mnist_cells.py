@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 
@@ -19,6 +20,7 @@ class Cell:
         overrides: of it; the encoder's shape and the seed come with them.
         init: key of the cell whose run of seed 0 it starts from. A cell with few labels has draws of them
             for seeds, all from one pretraining.
+        elsewhere: other kinds of data that its frozen features are probed on.
     """
 
     table: str
@@ -27,6 +29,7 @@ class Cell:
     config: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     init: str | None = None
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -45,54 +48,77 @@ VIT = {
 #: Of `vision/finetune`, for a start from nothing: all layers learn at the full rate.
 FROM_SCRATCH = {"model.optimizer.layer_decay": 1.0, "model.optimizer.freeze": {}}
 
-#: One encoder for all rows of the self-supervised tables: 25 patches of 8 x 8 pixels.
+
+#: One encoder for all rows below: patches that overlap, and rotary positions, for what a digit is does not
+#: depend on where it lies. Patches that are masked cannot overlap (`APART`).
+ENCODER = {"width": 64, "depth": 3, "heads": 4, "mlp_ratio": 2.0, "block": {"rotary": 2}}
 SHAPE = {
-    "model.tokenizers.image.patch": 8,
-    "model.encoder": {"width": 64, "depth": 3, "heads": 4, "mlp_ratio": 2.0},
+    "model.encoder": ENCODER,
+    "model.tokenizers.image.patch": 5,
+    "model.tokenizers.image.overlap": 3,
+    "model.tokenizers.image.positions": "none",
 }
-#: The packaged warp, with a shift twice as far.
-WARP = {"degrees": 10, "shift": 0.1, "zoom": [0.9, 1.1], "shear": 6, "outside": "reflection"}
+APART = {"model.tokenizers.image.overlap": 0}
 
-
-def warped(view: str) -> dict[str, Any]:
-    """The shape, and the warp of a view."""
-    return {**SHAPE, f"data.views.{view}.warp": WARP}
-
-
-def alone(name: str) -> dict[str, Any]:
-    """One of SiT's tasks without the others, and pictures that are not spoilt."""
-    others = {"reconstruction", "rotation", "contrastive"} - {name}
-    nulled: dict[str, Any] = {f"model.objectives.{other}": None for other in sorted(others)}
-    return {
-        **nulled,
-        "model.weighting": "fixed",
-        "data.views.train.corrupt": None,
-        "data.views.train.rotate": name == "rotation",
-    }
-
-
-COLD = {"model.objectives.contrastive.temperature": 0.2}
-
-#: name -> config, overrides beside the shape, epochs; what each costs stands in the results.
-SELF_SUPERVISED: dict[str, tuple[str, dict[str, Any], int]] = {
-    "dino": ("vision/dino", warped("global"), 14),
-    "supervised": ("vision/finetune", {**warped("train"), **FROM_SCRATCH}, 10),
-    "contrastive": ("vision/sit", {**warped("train"), **alone("contrastive"), **COLD}, 6),
-    "sit-v3": ("vision/sit-v3", warped("train"), 5),
-    "ibot": ("vision/ibot", warped("global"), 6),
-    "sit": ("vision/sit", warped("train"), 5),
-    "mae": ("vision/mae", warped("train"), 10),
-    "rotation": ("vision/sit", {**warped("train"), **alone("rotation")}, 6),
+#: Views are shifted by up to a quarter of the side, so that the place of a digit is not what they share. On
+#: textures they differ in light too, for a ground is told by its level and contrast.
+SCATTERED = {
+    "plain": {
+        "warp": {"degrees": 15, "shift": 0.25, "zoom": [0.8, 1.2], "shear": 8, "outside": "zeros"},
+    },
+    "textured": {
+        "warp": {"degrees": 20, "shift": 0.2, "zoom": [0.75, 1.3], "shear": 12, "outside": "reflection"},
+        "colour": {"probability": 1.0, "brightness": 0.5, "contrast": 0.6, "blur": 0.5},
+    },
 }
 
-#: Centred digits fill their 28 x 28 pixels: 16 patches, and smaller shifts.
-CENTRED = {**SHAPE, "model.tokenizers.image.patch": 7}
+
+def tasks(*names: str) -> dict[str, Any]:
+    """Some of SiT's three; pictures are spoilt where they are mended and turned where the turn is told."""
+    others = {"reconstruction", "rotation", "contrastive"} - set(names)
+    own: dict[str, Any] = {f"model.objectives.{other}": None for other in sorted(others)}
+    own |= {} if "reconstruction" in names else {"data.views.train.corrupt": None}
+    return {**own, "data.views.train.rotate": "rotation" in names}
+
+
+FIXED = {"model.weighting": "fixed"}
+CONTRASTIVE = {
+    **tasks("contrastive"),
+    **FIXED,
+    "model.tokenizers.image.prefix": ["contrastive"],
+    "model.objectives.contrastive.pool": "mean",
+    "data.batch_size": 128,
+}
+
+#: name -> config, overrides beside shape and views, the view that is distorted, epochs on black, on textures.
+SELF_SUPERVISED: dict[str, tuple[str, dict[str, Any], str, tuple[int, int]]] = {
+    "contrastive": ("vision/sit", CONTRASTIVE, "train", (12, 24)),
+    "supervised": ("vision/finetune", FROM_SCRATCH, "train", (24, 24)),
+    "dino": ("vision/dino", {}, "global", (12, 16)),
+    "sit": ("vision/sit", {"data.batch_size": 64}, "train", (8, 8)),
+    "sit-v3": ("vision/sit-v3", {}, "train", (8, 8)),
+    "ibot": ("vision/ibot", APART, "global", (8, 8)),
+    "mae": ("vision/mae", APART, "train", (12, 12)),
+    "rotation": ("vision/sit", {**tasks("rotation"), **FIXED}, "train", (6, 6)),
+}
+
+#: Centred digits fill their 28 x 28 pixels.
+CENTRED = {**SHAPE, "model.tokenizers.image.patch": 4, "model.tokenizers.image.overlap": 2}
 CENTRED_WARP = {"degrees": 15, "shift": 0.1, "zoom": [0.8, 1.2], "shear": 11}
-DINO = {**CENTRED, "trainer.max_epochs": 20}
+#: The same in larger patches, for tables of many runs.
+COARSE = {**SHAPE, "model.tokenizers.image.patch": 7, "model.tokenizers.image.overlap": 3}
+PRETRAINED = {
+    **CENTRED,
+    **CONTRASTIVE,
+    "model.tokenizers.image.prefix": ["class"],
+    "data.views.train.warp": {**CENTRED_WARP, "shift": 0.15},
+    "trainer.max_epochs": 20,
+}
 TUNED = {
     **CENTRED,
     "data.batch_size": 20,
     "data.views.train.warp": CENTRED_WARP,
+    "model.objectives.classification.pool": "mean",
     "trainer.check_val_every_n_epoch": 1000,
 }
 #: labels a class -> epochs: 200 and 500 steps, whatever it starts from.
@@ -101,7 +127,7 @@ FEW = {4: 100, 40: 25}
 
 def few_labels() -> list[Cell]:
     """Trained from 1 and 10 % of the labels of centred digits, pretrained on all of their pictures or not."""
-    table = [Cell("labels", "dino", "centred", "vision/dino", DINO)]
+    table = [Cell("labels", "contrastive", "centred", "vision/sit", PRETRAINED)]
     for labels, epochs in FEW.items():
         own = {**TUNED, "data.labels": labels, "trainer.max_epochs": epochs}
         start = {"config": "vision/finetune", "kind": "centred", "table": "labels"}
@@ -110,11 +136,65 @@ def few_labels() -> list[Cell]:
     return table
 
 
+def another_size() -> list[Cell]:
+    """Fine-tuned on scikit-learn's digits at 20 pixels a side, from MNIST-5k's 28 or from nothing."""
+    table = []
+    for labels, epochs in {10: 40, 50: 20}.items():
+        own = {**TUNED, "data.size": 20, "data.labels": labels, "trainer.max_epochs": epochs}
+        start = {"config": "vision/finetune", "kind": "digits", "table": "another_size"}
+        table.append(
+            Cell(name=f"pretrained-{labels}", overrides=own, init="labels-centred-contrastive", **start)
+        )
+        table.append(Cell(name=f"scratch-{labels}", overrides={**own, **FROM_SCRATCH}, **start))
+    return table
+
+
+def joint() -> list[Cell]:
+    """Labels of a tenth with self-supervision of all pictures at once, and without."""
+    views = {f"data.views.{view}.warp": CENTRED_WARP for view in ("labelled", "pair", "turned")}
+    own = {**COARSE, **views, "data.labels": 40, "data.batch_size": 64}
+    others = ("distillation", "contrastive", "rotation", "reconstruction")
+    alone = {f"model.objectives.{name}": None for name in others} | {"model.teacher": None}
+    alone |= {"data.views.pair": None, "data.views.turned": None, "data.batch_size": 20}
+    return [
+        Cell("joint", "together", "centred", "vision/joint-labels", {**own, "trainer.max_epochs": 15}),
+        Cell("joint", "alone", "centred", "vision/joint-labels", {**own, **alone, "trainer.max_epochs": 120}),
+    ]
+
+
+def ablation() -> list[Cell]:
+    """SiT's tasks, each alone, in pairs and all, probed on the data they learnt from and on the other."""
+    names = ("reconstruction", "rotation", "contrastive")
+    some = [combination for size in (1, 2, 3) for combination in combinations(names, size)]
+    settings = {"+".join(own): {**tasks(*own), **FIXED} for own in some}
+    settings["all-learnt"] = tasks(*names)
+    table = []
+    for kind, other, epochs in (("centred", "digits", 6), ("digits", "centred", 12)):
+        for name, own in settings.items():
+            start = {**COARSE, "data.views.train.warp": CENTRED_WARP, "data.batch_size": 64}
+            overrides = {**start, "data.size": 28, **own, "trainer.max_epochs": epochs}
+            table.append(Cell("ablation", name, kind, "vision/sit", overrides, elsewhere=(other,)))
+    return table
+
+
+def self_supervised() -> list[Cell]:
+    """Every objective alone on scattered digits, the same encoder and the same views."""
+    table = []
+    for at, (kind, distorted) in enumerate(SCATTERED.items()):
+        for name, (config, own, view, epochs) in SELF_SUPERVISED.items():
+            views = {f"data.views.{view}.{what}": value for what, value in distorted.items()}
+            overrides = {**SHAPE, **views, **own, "trainer.max_epochs": epochs[at]}
+            table.append(Cell("self_supervised", name, kind, config, overrides))
+    return table
+
+
 def cells() -> list[Cell]:
     """All of them, in the order they are run."""
-    table = [Cell("vit", "vit", "centred", "vision/vit", VIT), *few_labels()]
-    for kind in ("textured", "plain"):
-        for name, (config, overrides, epochs) in SELF_SUPERVISED.items():
-            own = {**overrides, "trainer.max_epochs": epochs}
-            table.append(Cell("self_supervised", name, kind, config, own))
-    return table
+    return [
+        Cell("vit", "vit", "centred", "vision/vit", VIT),
+        *few_labels(),
+        *self_supervised(),
+        *another_size(),
+        *joint(),
+        *ablation(),
+    ]

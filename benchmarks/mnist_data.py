@@ -18,17 +18,19 @@ SIDE, DIGIT = 40, 28
 #: A pixel of a digit is its object from here on, of 255.
 INK = 128
 KINDS = ("centred", "plain", "textured")
+#: scikit-learn's, beside them.
+OTHER = {"digits": "digits"}
 
 
-def prepare(folder: Path) -> dict[str, Path]:
-    """The files, made where they are missing; the same bytes every time."""
+def prepare(folder: Path) -> dict[str, str]:
+    """What `data.path` is for each kind; files are made where they are missing, the same bytes every time."""
     paths = {kind: folder / f"mnist5k_{kind}.npz" for kind in KINDS}
     if not all(path.is_file() for path in paths.values()):
         folder.mkdir(parents=True, exist_ok=True)
         digits, label = load()
         for kind, path in paths.items():
             save(path, *picture(kind, digits), label)
-    return paths
+    return {kind: str(path) for kind, path in paths.items()} | OTHER
 
 
 def load() -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from triptych.objectives.classification import Classification
 from triptych.tasks.data import Data
 from triptych.tasks.evaluate import gather
-from triptych.tasks.evaluation.heads import Recipe
+from triptych.tasks.evaluation.heads import RATES, Recipe
 from triptych.tasks.evaluation.labels import tell
 from triptych.tasks.evaluation.sweep import Parts, Sample, sweep
 from triptych.tasks.features import Reading, knn_predict
@@ -21,9 +21,12 @@ from triptych.tasks.model import Model
 from triptych.tasks.run import Run
 from triptych.tasks.vision.panel import NEIGHBOURS, TEMPERATURE, nearest
 
-KNN, LINEAR, ACCURACY = f"kNN accuracy (k={NEIGHBOURS}, T={TEMPERATURE})", "linear probe accuracy", "accuracy"
+ACCURACY, KNN = "accuracy", f"kNN accuracy (k={NEIGHBOURS}, T={TEMPERATURE})"
+LINEAR, NONLINEAR = "linear probe accuracy", "non-linear probe accuracy"
 UNTRAINED = "untrained encoder"
 RECIPE = Recipe(epochs=30)
+#: Of five learning rates, for a hidden layer costs a hundred times what a linear head does.
+HIDDEN = Recipe("nonlinear", epochs=20, rates=RATES[4:9])
 SVM = {"C": (10.0,), "gamma": (0.5, 1.0, 2.0)}
 
 #: metric -> how many test samples there are, and which of them were told wrongly.
@@ -55,9 +58,17 @@ def frozen(model: Model, data: Data) -> Wrong:
     return {KNN: {**wrong(right), "reading": pool}, LINEAR: probed(parts)}
 
 
-def probed(readings: list[Parts]) -> dict[str, Any]:
-    """A linear probe's."""
-    (told,), choice = sweep(readings, RECIPE, seeds=1)
+def probes(model: Model, data: Data) -> Wrong:
+    """`frozen`, and SiT's non-linear probe of all tokens and the mean."""
+    prefix = model.tokenizers["image"].prefix
+    assert isinstance(prefix, tuple)
+    parts = gather(model, data, [(Reading("+".join((*prefix, "mean"))),)])
+    return frozen(model, data) | {NONLINEAR: probed(parts, HIDDEN)}
+
+
+def probed(readings: list[Parts], recipe: Recipe = RECIPE) -> dict[str, Any]:
+    """A probe's."""
+    (told,), choice = sweep(readings, recipe, seeds=1)
     return {**wrong(told == readings[0].single()[2].label), "reading": choice}
 
 

@@ -1,4 +1,4 @@
-"""Beside the accuracies on MNIST-5k: few labels without a network, attention as segmentation, transfer."""
+"""Beside the accuracies on MNIST-5k: few labels without a network, attention as segmentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mnist_judge import UNTRAINED, Wrong, frozen, wrong
+from mnist_judge import Wrong, wrong
 from runs import figures
 from triptych.tasks.features import features
 from triptych.tasks.run import Run, load
@@ -30,15 +30,8 @@ def pixels_of_few(run: Run) -> dict[str, Wrong]:
     return told
 
 
-def segmentation(run: Path, beside: Path, masks: Path) -> list[dict[str, Any]]:
+def segmentation(run: Path, beside: Path, masks: str) -> list[dict[str, Any]]:
     """What `triptych evaluate segmentation --run RUN --masks MASKS --beside RUN` measures of attention."""
     others = {"supervised": load(beside)}
     metric = f"Jaccard of the best head ({SHARE:.0%} of the attention)"
-    return figures(attention_rows(load(run), others, {}, str(masks), metric, SHARE))
-
-
-def transfer(run: Path, path: str) -> dict[str, Wrong]:
-    """kNN and linear probe on other data than a run was trained on, and of an untrained encoder there."""
-    opened = load(run)
-    data = opened.data({"data.path": path})
-    return {"this run": frozen(opened.model, data), UNTRAINED: frozen(opened.untrained(), data)}
+    return figures(attention_rows(load(run), others, {}, masks, metric, SHARE))
