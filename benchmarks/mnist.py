@@ -25,7 +25,7 @@ from typing import Any
 
 from mnist_cells import Cell, cells
 from mnist_data import prepare
-from mnist_judge import UNTRAINED, baselines, judge, probes
+from mnist_judge import baselines, judge, probes
 from mnist_more import pixels_of_few, segmentation
 from record import write
 from runs import figures
@@ -77,9 +77,9 @@ def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
             keep(path, {"seed": seed, "figures": segmentation(run, beside, data["textured"])})
 
 
-def base(kind: str, like: Path, folder: Path) -> dict[str, Any]:
-    """What needs no training on a kind of data, for encoders of a run's shape; measured once."""
-    path = folder / "results" / f"baselines-{kind}.json"
+def base(table: str, like: Path, folder: Path) -> dict[str, Any]:
+    """What needs no training on the data of a table, with an encoder of its runs' shape; measured once."""
+    path = folder / "results" / f"baselines-{table}.json"
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
     return keep(path, {"like": str(like), "wrong": baselines(load(like))})
@@ -116,10 +116,10 @@ def tables(folder: Path) -> None:
             if one["asked"]["cell"] == json.loads(json.dumps(asdict(cell))):
                 found[f"{cell.table}_{cell.kind}"][cell.name].append(one)
     for table, systems in found.items():
-        kind = table.rpartition("_")[2]
-        known = folder / "results" / f"baselines-{kind}.json"
-        path = write(f"mnist_{table}", {"rows": summary(systems, known)}, PACKAGES)
-        print(f"{len(systems)} systems in {path}")
+        told = summary(systems, folder / "results" / f"baselines-{table}.json")
+        print(f"\n{write(f'mnist_{table}', {'rows': told}, PACKAGES)}\n")
+        for one in told:
+            print(markdown(one))
     maps = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("segmentation-*.json"))
     ]
@@ -149,10 +149,21 @@ def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> 
     if known.is_file():
         wrong = json.loads(known.read_text(encoding="utf-8"))["wrong"]
         for name, metrics in wrong.items():
-            if name == UNTRAINED and "vit" in systems:
-                continue  # an encoder of another shape
             told.append({"system": name, "figures": figures(rows(name, [{"wrong": metrics}], True))})
     return told
+
+
+def markdown(row: Mapping[str, Any]) -> str:
+    """A row of a table: the system, its figures with their intervals, its seeds and processor minutes."""
+    cells = [row["system"]]
+    for name in ("figures", *(key for key in row if key.startswith("probes on"))):
+        where = "" if name == "figures" else f"{name.removeprefix('probes on ')} "
+        for one in row.get(name, []):
+            value, low, high = (f"{one[key]:.3f}".lstrip("0") for key in ("value", "low", "high"))
+            cells.append(f"{where}{one['metric'].split(' (')[0]} {value} ({low} to {high})")
+    if "seeds" in row:
+        cells += [f"{len(row['seeds'])}", f"{row['processor_minutes']:.1f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def show(name: str, metrics: Mapping[str, Any]) -> None:
@@ -182,7 +193,9 @@ def main() -> None:
                 show(f"{cell.key}-{seed} ({record['processor_minutes']:.1f} min)", record["wrong"])
                 if cell.table == "vit" or "data.labels" in cell.overrides:
                     continue  # of another shape, or with other labels
-                for name, metrics in base(cell.kind, Path(record["run"]), folder)["wrong"].items():
+                for name, metrics in base(f"{cell.table}_{cell.kind}", Path(record["run"]), folder)[
+                    "wrong"
+                ].items():
                     show(f"    {name}", metrics)
 
 

@@ -92,9 +92,9 @@ CONTRASTIVE = {
 
 #: name -> config, overrides beside shape and views, the view that is distorted, epochs on black, on textures.
 SELF_SUPERVISED: dict[str, tuple[str, dict[str, Any], str, tuple[int, int]]] = {
-    "contrastive": ("vision/sit", CONTRASTIVE, "train", (12, 24)),
+    "contrastive": ("vision/sit", CONTRASTIVE, "train", (24, 24)),
     "supervised": ("vision/finetune", FROM_SCRATCH, "train", (24, 24)),
-    "dino": ("vision/dino", {}, "global", (12, 16)),
+    "dino": ("vision/dino", {"model.objectives.dino.centre_momentum": None}, "global", (8, 8)),
     "sit": ("vision/sit", {"data.batch_size": 64}, "train", (8, 8)),
     "sit-v3": ("vision/sit-v3", {}, "train", (8, 8)),
     "ibot": ("vision/ibot", APART, "global", (8, 8)),
