@@ -111,8 +111,9 @@ PRETRAINED = {
     **CENTRED,
     **CONTRASTIVE,
     "model.tokenizers.image.prefix": ["class"],
+    "model.objectives.contrastive.temperature": 0.1,
     "data.views.train.warp": {**CENTRED_WARP, "shift": 0.15},
-    "trainer.max_epochs": 20,
+    "trainer.max_epochs": 24,
 }
 TUNED = {
     **CENTRED,
