@@ -59,11 +59,11 @@ def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, str]) -> dict[st
         "processor_minutes": (time.process_time() - processor) / 60,
     }
     trained = load(directory)
-    record = {"asked": asked, "run": str(directory), **cost, "wrong": judge(trained)}
-    if cell.elsewhere:
-        here = {cell.kind: trained.data()}
-        there = {kind: trained.data({"data.path": data[kind]}) for kind in cell.elsewhere}
-        record["probes"] = {kind: probes(trained.model, of) for kind, of in (here | there).items()}
+    record = {"asked": asked, "run": str(directory), **cost}
+    record["wrong"] = probes(trained.model, trained.data()) if cell.elsewhere else judge(trained)
+    for kind in cell.elsewhere:
+        other = probes(trained.model, trained.data({"data.path": data[kind]}))
+        record["wrong"] |= {f"{metric} on {kind}": told for metric, told in other.items()}
     if "data.labels" in cell.overrides and cell.init is None:
         record["beside"] = pixels_of_few(trained)
     return keep(path, record)
@@ -139,9 +139,6 @@ def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> 
         }
         numbers = {"seeds": [one["asked"]["seed"] for one in seeds], **cost}
         told.append({"system": name, **about, **numbers, "figures": figures(rows(name, seeds, False))})
-        for kind in seeds[0].get("probes", {}):
-            probed = [{"wrong": one["probes"][kind]} for one in seeds]
-            told[-1] |= {f"probes on {kind}": figures(rows(name, probed, False))}
         for beside in seeds[0].get("beside", {}):
             draws = [{"wrong": one["beside"][beside]} for one in seeds]
             labels = about["overrides"]["data.labels"]
@@ -157,11 +154,9 @@ def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> 
 def markdown(row: Mapping[str, Any]) -> str:
     """A row of a table: the system, its figures with their intervals, its seeds and processor minutes."""
     cells = [row["system"]]
-    for name in ("figures", *(key for key in row if key.startswith("probes on"))):
-        where = "" if name == "figures" else f"{name.removeprefix('probes on ')} "
-        for one in row.get(name, []):
-            value, low, high = (f"{one[key]:.3f}".lstrip("0") for key in ("value", "low", "high"))
-            cells.append(f"{where}{one['metric'].split(' (')[0]} {value} ({low} to {high})")
+    for one in row["figures"]:
+        value, low, high = (f"{one[key]:.3f}".removeprefix("0") for key in ("value", "low", "high"))
+        cells.append(f"{one['metric']} {value} ({low} to {high})")
     if "seeds" in row:
         cells += [f"{len(row['seeds'])}", f"{row['processor_minutes']:.1f}"]
     return f"| {' | '.join(cells)} |"
