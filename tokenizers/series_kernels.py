@@ -45,6 +45,7 @@ class SeriesKernels(Tokenizer):
         prefix: names of the learnt tokens that each sequence starts with.
     """
 
+    kernels: Tensor
     thresholds: Tensor
     size: Tensor
     settled: Tensor
