@@ -46,7 +46,7 @@ VIT = {
 }
 
 #: Of `vision/finetune`, for a start from nothing: all layers learn at the full rate.
-FROM_SCRATCH = {"model.optimizer.layer_decay": 1.0, "model.optimizer.freeze": {}}
+FROM_SCRATCH = {"model.optimizer.layer_decay": 1.0, "model.optimizer.freeze": None}
 
 
 #: One encoder for all rows below: patches that overlap, and rotary positions, for what a digit is does not

@@ -27,7 +27,7 @@ from triptych.tasks.series.panel import MSE, OWN, measure
 TENTH = [0.07, 0.73, 0.2]
 #: Steps of pretraining and of fine-tuning.
 STEPS, TUNED = 760, 260
-ALL_AT_ONCE = {"model.optimizer.layer_decay": 1.0, "model.optimizer.freeze": {}}
+ALL_AT_ONCE = {"model.optimizer.layer_decay": 1.0, "model.optimizer.freeze": None}
 FROZEN = {
     "model.optimizer.layer_decay": 1.0,
     "model.optimizer.freeze": {"tokenizers.*": 1.0, "encoder.*": 1.0},

@@ -31,7 +31,8 @@ class Optimization:
         layer_decay: factor of the learning rate from one block of the encoder to the one before
             it (Clark et al. 2020, ELECTRA); heads learn at the full rate, tokenizers slowest.
         freeze: by pattern of parameter names (`tokenizers.*`, `encoder.blocks.0.*`), the share of
-            the run (0 to 1) for which those that match do not learn; 1 is for good.
+            the run (0 to 1) for which those that match do not learn; 1 is for good. None freezes nothing,
+            also what a config below froze.
     """
 
     lr: Schedule | float = field(default_factory=lambda: Schedule(1e-3, 1e-6, warmup=0.1))
@@ -39,7 +40,7 @@ class Optimization:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     layer_decay: float = 1.0
-    freeze: Mapping[str, float] = field(default_factory=dict)
+    freeze: Mapping[str, float] | None = None
 
     def optimizer(self, model: Model, fused: bool = True) -> Optimizer:
         """AdamW with a group for each (decays, factor of the learning rate).
@@ -72,7 +73,7 @@ class Optimization:
             UserError: a pattern of `freeze` matches no parameter.
         """
         names = [name for name, _ in trained(model)]
-        for pattern in self.freeze:
+        for pattern in self.freeze or ():
             if not any(fnmatchcase(name, pattern) for name in names):
                 stems = sorted({re.sub(r"\.\d+\..*", ".*", name) for name in names})
                 raise UserError(f"{pattern!r} in `freeze` must match a parameter, such as one of {stems}")
@@ -87,7 +88,8 @@ class Optimization:
 
     def _frozen_until(self, name: str) -> float:
         return max(
-            (until for pattern, until in self.freeze.items() if fnmatchcase(name, pattern)), default=0.0
+            (until for pattern, until in (self.freeze or {}).items() if fnmatchcase(name, pattern)),
+            default=0.0,
         )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from triptych.tasks.config import merge
 from triptych.tasks.optimization import Optimization, layer_of, trained
 from triptych.tokenizers.errors import UserError
 
@@ -76,3 +77,10 @@ def test_what_is_frozen_stays_until_its_time_and_for_good() -> None:
 def test_a_pattern_that_freezes_nothing_is_refused() -> None:
     with pytest.raises(UserError, match=r"'encodr\.\*' in `freeze` must match .*encoder\.blocks\.\*"):
         Optimization(freeze={"encodr.*": 1.0}).freeze_for_good(built())
+
+
+def test_what_a_config_freezes_is_freed_by_null() -> None:
+    """An empty mapping would merge with the config's and free nothing."""
+    freed = merge(["series/finetune"], {"model.optimizer.freeze": "null"}).values["model"]["optimizer"]
+    assert freed["freeze"] is None
+    assert Optimization(freeze=freed["freeze"])._frozen_until("encoder.norm.weight") == 0.0
