@@ -34,6 +34,8 @@ class ContrastiveCTC(CTC):
         weight: factor of the loss.
     """
 
+    needs_labels = False  # the contrastive task needs none
+
     def __init__(
         self,
         contrastive: MaskedContrastive,

@@ -34,6 +34,8 @@ class CTC(Predictor):
         weight: factor of the loss.
     """
 
+    needs_labels = True
+
     def __init__(self, view: str = "train", dropout: float = 0.0, weight: float | Schedule = 1.0) -> None:
         super().__init__(weight)
         self.view, self.dropout = view, nn.Dropout(dropout)

@@ -126,8 +126,11 @@ class Data(LightningDataModule):
         """Called before training, which accumulates the gradients of `window` batches of known counts."""
         self.window, self.counts = window, counts
 
-    def skip_unlabelled(self) -> None:
-        """Called before training where every objective needs labels: what has none may be left out of it."""
+    def supervise(self) -> None:
+        """Called before training where every objective needs labels.
+
+        What has none may be left out of it, and no distortion is a task: what is held out needs none.
+        """
 
     def follow(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
         """Called before `setup` for a finished model: read the data as it does (classes, channels, size)."""

@@ -52,7 +52,7 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
     data.setup("fit")
     learner.model.build(data.views(), data.facts())
     if all(objective.needs_labels for _, objective in learner.model.objective):
-        data.skip_unlabelled()
+        data.supervise()
     if checkpoint is None:
         data.begin(learner.model)
         learner.model.sync_teacher()

@@ -72,7 +72,7 @@ def test_images_without_a_label_stay_unless_all_objectives_need_one() -> None:
     data = digits(labels=3)
     assert len(data.samples("train")) == len(data.names("train")) == 1293
     assert data.classes == [str(i) for i in range(10)]
-    data.skip_unlabelled()
+    data.supervise()
     assert len(data.samples("train")) == 30 and -1 not in data.samples("train").labels
     assert len(data.samples("train", plain=True)) == 1293  # embeddings and names go together
     assert len(data.samples("val")) == 144

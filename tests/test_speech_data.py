@@ -320,6 +320,14 @@ def test_views_carry_masks_for_the_tokenizers_frames(tmp_path: Path) -> None:
     assert torch.equal(item.looks["train"].masked, expected)
 
 
+def test_held_out_clips_are_heard_whole_where_only_labels_teach(tmp_path: Path) -> None:
+    data = audio(folder(tmp_path), views={"train": AudioView(SpanMask(0.5, 4, 1))}, batch_seconds=31)
+    assert next(iter(data.val_dataloader()))["train"].masked is not None
+    data.supervise()
+    assert next(iter(data.val_dataloader()))["train"].masked is None
+    assert next(iter(data.train_dataloader()))["train"].masked is not None
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     drawn = []
     for workers in (0, 2):

@@ -114,6 +114,7 @@ class Audio(Data):
         self.limits, self.units = limits or Limits(), units
         self.classes: list[str] = []
         self.alphabet: list[str] = []
+        self.supervised = False
         longest = segment or self.limits.longest
         if longest > batch_seconds:
             raise UserError(
@@ -186,6 +187,10 @@ class Audio(Data):
         if self.normalise is None:
             self.normalise = facts.get(MODALITY, {}).get("normalise")
 
+    def supervise(self) -> None:
+        """Hear what is held out as it is: masks and noise are distortions of the training clips alone."""
+        self.supervised = True
+
     @property
     def table(self) -> pd.DataFrame:
         """The usable clips: `name`, `start`, `end`, `seconds`, `split` and the manifest's own columns."""
@@ -253,6 +258,8 @@ class Audio(Data):
             voices = self._voices(indices)
             waveforms = Segments(self.clips, voices, round(self.segment * self.rate), self.seed)
         views = {PLAIN: AudioView()} if plain else self.declared
+        if self.supervised and split != "train":
+            views = dict.fromkeys(views, AudioView())
         tokenizer = self.tokenizers.get(MODALITY)
         units = None if plain or self.units is None else self._read_units()
         return AudioSamples(waveforms, views, tokenizer, self.rate, self.seed, self.noises, units)

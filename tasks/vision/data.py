@@ -104,7 +104,7 @@ class Images(Data):
         if self.pixels is None and "pixels" in own:
             self.pixels = Pixels(**own["pixels"])
 
-    def skip_unlabelled(self) -> None:
+    def supervise(self) -> None:
         """Train on the labelled images of the train part alone."""
         self.labelled_only = True
 
