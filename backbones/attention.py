@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ..tokenizers.errors import UserError
 from .layout import Bias, Layout
+from .narrow import attend_narrow, is_narrow
 from .relative import Gate
 
 Backend = Literal["xformers", "sdpa", "naive"]
@@ -100,11 +101,13 @@ def _naive(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None) -
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Bias | None) -> Tensor:
-    """Sequences of equal length together through PyTorch's fused kernel: no padding."""
+    """Sequences of equal length together, by PyTorch's fused kernel unless heads are narrow: no padding."""
     members = iter([group.sequences for group in layout.groups])
 
     def one_length(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         n, length, heads, _ = q.shape
+        if bias is None and is_narrow(q, k):
+            return attend_narrow(q, k, v)
         added = None
         if bias is not None:
             added = bias(next(members), length).to(q.dtype).expand(n, heads, length, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 import time
@@ -26,6 +27,15 @@ def train_and_measure(config: str, measure: Measure, overrides: Mapping[str, Any
         wall, processor = time.monotonic() - wall, time.process_time() - processor
         rows = measure(load(run))
     return {**overrides, "minutes": wall / 60, "processor_minutes": processor / 60, "rows": figures(rows)}
+
+
+def kept(path: Path, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before and kept in `path`, or what is measured now, kept for the next time."""
+    if not path.is_file():
+        found = measured()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def figures(rows: Sequence[Row]) -> list[dict[str, Any]]:

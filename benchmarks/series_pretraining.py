@@ -6,7 +6,7 @@
 Beside it: the same from scratch for as many steps, from scratch for as many steps as pretraining and
 fine-tuning take together, and only a head on an encoder drawn at random, or pretrained and left as it
 is. Mean squared error in z units of the rows trained on, over every test window (the last 20 %), beside
-ridge fitted on the same tenth.
+ridge fitted on the same tenth. Finished seeds are kept in --cache and not repeated.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from record import write
+from runs import kept
 from triptych.tasks.config import merge
 from triptych.tasks.fit import fit
 from triptych.tasks.run import load
@@ -53,8 +55,14 @@ def steps(count: int) -> dict[str, Any]:
     }
 
 
-def one_seed(seed: int, folder: Path) -> dict[str, Any]:
+def one_seed(seed: int) -> dict[str, Any]:
     """Every system's test error, ridge's, and processor minutes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return in_folder(seed, Path(folder))
+
+
+def in_folder(seed: int, folder: Path) -> dict[str, Any]:
+    """The same, with runs in a folder."""
     clock = time.process_time()
     pretrained = fit(
         merge(["series/pretrain"], {"seed": seed, **steps(STEPS)}), output=str(folder / "pretrained")
@@ -78,11 +86,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cache", type=Path, default=Path("runs/series_pretraining"))
     options = parser.parse_args()
-    runs = []
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            runs.append(one_seed(seed, Path(folder)))
+    runs = [kept(options.cache / f"{seed}.json", partial(one_seed, seed)) for seed in options.seeds]
     mean = {system: statistics.mean(run["mse"][system] for run in runs) for system in runs[0]["mse"]}
     for system, value in mean.items():
         spread = ", ".join(f"{run['mse'][system]:.4f}" for run in runs)

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from record import write
-from triptych.tasks.config import merge
+from runs import kept
+from triptych.tasks.config import Merged, merge
 from triptych.tasks.evaluation.labels import tell
 from triptych.tasks.fit import fit
 from triptych.tasks.run import load
@@ -72,22 +73,19 @@ def trained(path: Path, seed: int, cache: Path) -> dict[str, float]:
     overrides = {"data.path": str(path), "data.val": 0.0, "seed": seed, "trainer.limit_val_batches": 0}
     overrides["trainer.enable_progress_bar"] = False
     config = merge([CONFIG], overrides)
-    kept = (
-        cache
-        / f"{path.stem}-{seed}-{hashlib.blake2b(config.yaml().encode(), digest_size=6).hexdigest()}.json"
-    )
-    if kept.is_file():
-        return dict(json.loads(kept.read_text()))
+    digest = hashlib.blake2b(config.yaml().encode(), digest_size=6).hexdigest()
+    return kept(cache / f"{path.stem}-{seed}-{digest}.json", partial(train_and_tell, config, seed))
+
+
+def train_and_tell(config: Merged, seed: int) -> dict[str, float]:
+    """One training, and what it makes of the test part."""
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.monotonic(), time.process_time()
         run = load(fit(config, output=str(Path(folder) / "run")))
         minutes = (time.monotonic() - wall) / 60, (time.process_time() - processor) / 60
         told, truth = tell(run)
         accuracy = float((told == truth.label).double().mean())
-    figures = {"seed": seed, "accuracy": accuracy, "minutes": minutes[0], "processor_minutes": minutes[1]}
-    cache.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(figures))
-    return figures
+    return {"seed": seed, "accuracy": accuracy, "minutes": minutes[0], "processor_minutes": minutes[1]}
 
 
 def measure(path: Path, seeds: Sequence[int], cache: Path) -> dict[str, Any]:
