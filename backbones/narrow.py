@@ -8,8 +8,11 @@ Shapes: n sequences, Lq tokens of each that ask, L that are asked, H heads, K he
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 #: Widest head, and fewest and most tokens asked, for which this was measured to be the faster way.
@@ -30,21 +33,51 @@ def attend_narrow(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(K)) v, `(n, Lq, H, K)`; keeps the exponentials for the backward pass."""
     heads, width = q.shape[2:]
     q, k, v = (x.permute(0, 2, 3, 1).flatten(0, 1) for x in (q * width**-0.5, k, v))  # (B, K, L)
-    v = F.pad(v, (0, 0, 0, 1), value=1.0)  # the row of ones gives what to divide by
-    safe = _largest(q) * _largest(k) <= SAFE  # no score is larger than that (Cauchy and Schwarz)
-    count = max(1, BLOCK // (q.shape[2] * k.shape[2]))
-    blocks = zip(q.split(count), k.split(count), v.split(count), strict=True)
-    summed = torch.cat([_summed(*block, safe) for block in blocks])
-    attended = summed[:, :width] / summed[:, width:]
+    attended: Tensor = _Attended.apply(q, k, v)  # type: ignore[no-untyped-call]
     return attended.unflatten(0, (-1, heads)).permute(0, 3, 1, 2)
 
 
-def _summed(q: Tensor, k: Tensor, v: Tensor, safe: bool) -> Tensor:
-    """`v` `(B, K + 1, L)` summed with the exponentials of the scores as weights, `(B, K + 1, Lq)`."""
-    scores = torch.bmm(k.mT, q)  # (B, L, Lq)
-    if not safe:
-        scores = scores - scores.detach().amax(1, keepdim=True)
-    return torch.bmm(v, scores.exp_())
+class _Attended(torch.autograd.Function):
+    """`q` `(B, K, Lq)`, scaled, `k` and `v` `(B, K, L)` -> `(B, K, Lq)`, a block of sequences at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """With E = exp(k^T q), `v E` over the sums of its columns, which a row of ones in `v` gives."""
+        width = q.shape[1]
+        safe = _largest(q) * _largest(k) <= SAFE  # no score is larger than that (Cauchy and Schwarz)
+        ones, kept = F.pad(v, (0, 0, 0, 1), value=1.0), []
+        summed = q.new_empty(len(q), width + 1, q.shape[2])
+        for part in _blocks(q, k):
+            scores = torch.bmm(k[part].mT, q[part])  # (b, L, Lq)
+            exponentials = (scores if safe else scores - scores.amax(1, keepdim=True)).exp_()
+            torch.bmm(ones[part], exponentials, out=summed[part])
+            if any(ctx.needs_input_grad):
+                kept.append(exponentials)
+        inverse = summed[:, width:].reciprocal()
+        attended = summed[:, :width] * inverse
+        ctx.save_for_backward(q, k, ones, attended, inverse, *kept)
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """The scores' gradient is E (v^T g - a g); g is the gradient over the sums, a what was attended."""
+        q, k, ones, attended, inverse, *kept = ctx.saved_tensors
+        grad = grad * inverse
+        both = torch.cat([grad, -(grad * attended).sum(1, keepdim=True)], dim=1)
+        found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
+        for part, exponentials in zip(_blocks(q, k), kept, strict=True):
+            scores = torch.bmm(ones[part].mT, both[part]).mul_(exponentials)  # (b, L, Lq)
+            torch.bmm(k[part], scores, out=found[0][part])
+            torch.bmm(q[part], scores.mT, out=found[1][part])
+            torch.bmm(grad[part], exponentials.mT, out=found[2][part])
+        return found
+
+
+def _blocks(q: Tensor, k: Tensor) -> list[slice]:
+    """Which sequences and heads are worked on at once."""
+    count = max(1, BLOCK // (q.shape[2] * k.shape[2]))
+    return [slice(first, first + count) for first in range(0, len(q), count)]
 
 
 def _largest(vectors: Tensor) -> float:

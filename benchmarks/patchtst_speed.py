@@ -1,13 +1,13 @@
-"""How long is a training epoch beside PatchTST of Hugging Face and of neuralforecast? Same windows and sizes.
+"""How long is a training step beside PatchTST of Hugging Face and of neuralforecast? Same windows and sizes.
 
     python benchmarks/patchtst_speed.py [--rounds 9] [--steps 4]
 
 ETTh1's shape: 336 steps -> 96, 7 channels, patches of 16 every 8, width 16, 4 heads, feed-forward 128, 3
 blocks, batch norm, AdamW; random values, for what they are takes no time. One is made by transformers, ours
 imported from it with its weights, and they take turns with neuralforecast's where that is installed (whose
-own drawing and scaling of windows is left out). A step draws 128 origins (896 sequences) from a table of
-rows, goes forward and backward and moves the weights; an epoch is as many such steps for each, so the ratio
-of steps is that of epochs. Must take at most .9 of Hugging Face's time and .5 of neuralforecast's.
+own drawing and scaling of windows is left out: `patchtst_epoch.py` has it in). A step draws 128 origins (896
+sequences) from a table of rows, goes forward and backward and moves the weights. Must take at most .9 of
+Hugging Face's time and .5 of neuralforecast's.
 """
 
 from __future__ import annotations
@@ -46,16 +46,15 @@ def original() -> nn.Module:
     return transformers.PatchTSTForPrediction(config).train()
 
 
-def nixtla() -> nn.Module | None:
-    """neuralforecast's PatchTST of the same sizes without dropout, or None where it is not installed."""
-    if find_spec("neuralforecast") is None:
-        return None
+def nixtla(**settings: Any) -> nn.Module:
+    """neuralforecast's PatchTST of the same sizes, without dropout and residual attention."""
     from neuralforecast.losses.pytorch import MSE
     from neuralforecast.models import PatchTST
 
     model: nn.Module = PatchTST(
         h=HORIZON, input_size=CONTEXT, encoder_layers=3, n_heads=4, hidden_size=16, linear_hidden_size=128,
         patch_len=16, stride=8, dropout=0.0, fc_dropout=0.0, head_dropout=0.0, loss=MSE(),
+        res_attention=False, **settings,
     )  # fmt: skip
     return model.train()
 
@@ -101,9 +100,9 @@ def contenders(steps: int) -> dict[str, Callable[[], Tensor]]:
         return loss
 
     found = {OURS: trained(ours.train(), own, steps), "transformers": trained(theirs, other, steps)}
-    third = nixtla()
-    if third is None:
+    if find_spec("neuralforecast") is None:
         return found
+    third = nixtla()
 
     def one_by_one(drawn: Tensor) -> Tensor:
         past, future = (part.transpose(1, 2).flatten(0, 1).unsqueeze(2) for part in cut(drawn))

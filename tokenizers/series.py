@@ -127,14 +127,17 @@ class SeriesWindows(Tokenizer):
 
     def place(self, embedded: Embedded) -> Tensor:
         """Add positions counted back from the end of each sequence, and the vectors of known ones."""
-        values, lengths = embedded.values, torch.tensor(embedded.lengths)
-        owner = torch.arange(len(lengths)).repeat_interleave(lengths).to(values.device)
+        values, lengths = embedded.values, embedded.lengths
         if embedded.name is not None:
-            vectors = torch.where(embedded.name.unsqueeze(1) < 0, 0.0, self.names[embedded.name.clamp(min=0)])
-            values = values + vectors[owner]
+            names = embedded.name
+            vectors = torch.where(names.unsqueeze(1) < 0, 0.0, self.names[names.clamp(min=0)])
+            values = values + vectors[_owners(lengths, values.device)]
         if self.positions == "none":
             return values
-        age = lengths.to(values.device)[owner] - 1 - embedded.position[:, 0]
+        if self.positions == "learned" and len(set(lengths)) == 1 and lengths[0] <= len(self.position):
+            return (values.unflatten(0, (-1, lengths[0])) + self.position[-lengths[0] :]).flatten(0, 1)
+        last = torch.tensor(lengths, device=values.device)[_owners(lengths, values.device)] - 1
+        age = last - embedded.position[:, 0]
         if self.positions == "sincos":
             return values + sincos(F.pad(age.unsqueeze(1), (0, 2)), self.width).to(values.dtype)
         return values + self.position[(len(self.position) - 1 - age).clamp(min=0)]
@@ -227,6 +230,11 @@ def latest(series: Tensor, observed: Tensor) -> Stats:
 def unchanged(series: Tensor, observed: Tensor) -> Stats:
     """Mean 0 and deviation 1, `(N, 1)`: nothing is taken away."""
     return Stats(series.new_zeros(len(series), 1), series.new_ones(len(series), 1))
+
+
+def _owners(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """`(S,)` the sequence of each packed token."""
+    return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)
 
 
 STATISTICS = {"instance": statistics, "floored": floored, "last": latest, "none": unchanged}

@@ -139,8 +139,7 @@ class Windows:
         sequence among the table's names. The K covariates come last and are no targets.
         """
         index = torch.tensor(items)
-        rows = self.origins[index // self.each].unsqueeze(1) + torch.arange(-self.context, self.horizon)
-        values, observed = (self._draw(column, rows, index) for column in (self.values, self.observed))
+        values, observed = (self._draw(column, index) for column in (self.values, self.observed))
         context, seen = values[..., : self.context], observed[..., : self.context]
         if self.beside is not None:
             more, more_seen = self.beside(index // self.each)
@@ -171,8 +170,8 @@ class Windows:
         first = self.series[index // self.each].unsqueeze(1) * channels
         return first + (torch.arange(channels) if self.together else (index % self.each).unsqueeze(1))
 
-    def _draw(self, column: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    def _draw(self, column: Tensor, index: Tensor) -> Tensor:
         """`(n, C, L + H)` of a column `(R, C)`; C is 1 where channels are apart."""
-        if self.together:
-            return column[rows].transpose(1, 2)
-        return column[rows, (index % self.each).unsqueeze(1)].unsqueeze(1)
+        strips = column.unfold(0, self.context + self.horizon, 1)  # from every row, (R', C, L + H), a view
+        first = self.origins[index // self.each] - self.context
+        return strips[first] if self.together else strips[first, index % self.each].unsqueeze(1)
