@@ -31,21 +31,20 @@ def is_narrow(q: Tensor, k: Tensor) -> bool:
 
 def attend_narrow(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(K)) v, `(n, Lq, H, K)`; keeps the exponentials for the backward pass."""
-    heads, width = q.shape[2:]
-    q, k, v = (x.permute(0, 2, 3, 1).flatten(0, 1) for x in (q * width**-0.5, k, v))  # (B, K, L)
-    attended: Tensor = _Attended.apply(q, k, v)  # type: ignore[no-untyped-call]
-    return attended.unflatten(0, (-1, heads)).permute(0, 3, 1, 2)
+    attended: Tensor = _Narrow.apply(q, k, v)  # type: ignore[no-untyped-call]
+    return attended
 
 
-class _Attended(torch.autograd.Function):
-    """`q` `(B, K, Lq)`, scaled, `k` and `v` `(B, K, L)` -> `(B, K, Lq)`, a block of sequences at a time."""
+class _Narrow(torch.autograd.Function):
+    """`(n, Lq, H, K)`, `(n, L, H, K)` twice -> `(n, Lq, H, K)`; inside, tokens are the last axis."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """With E = exp(k^T q), `v E` over the sums of its columns, which a row of ones in `v` gives."""
-        width = q.shape[1]
-        safe = _largest(q) * _largest(k) <= SAFE  # no score is larger than that (Cauchy and Schwarz)
-        ones, kept = F.pad(v, (0, 0, 0, 1), value=1.0), []
+        heads, width = q.shape[2:]
+        q, k = _tokens_last(q).mul_(width**-0.5), _tokens_last(k)
+        ones, kept = F.pad(_tokens_last(v), (0, 0, 0, 1), value=1.0), []
+        safe = width * _largest(q) * _largest(k) <= SAFE  # no score is larger than that
         summed = q.new_empty(len(q), width + 1, q.shape[2])
         for part in _blocks(q, k):
             scores = torch.bmm(k[part].mT, q[part])  # (b, L, Lq)
@@ -55,23 +54,35 @@ class _Attended(torch.autograd.Function):
                 kept.append(exponentials)
         inverse = summed[:, width:].reciprocal()
         attended = summed[:, :width] * inverse
+        ctx.heads = heads
         ctx.save_for_backward(q, k, ones, attended, inverse, *kept)
-        return attended
+        return _heads_last(attended, heads)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         """The scores' gradient is E (v^T g - a g); g is the gradient over the sums, a what was attended."""
         q, k, ones, attended, inverse, *kept = ctx.saved_tensors
-        grad = grad * inverse
+        grad = _tokens_last(grad).mul_(inverse)
         both = torch.cat([grad, -(grad * attended).sum(1, keepdim=True)], dim=1)
-        found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
+        of_q, of_k, of_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
         for part, exponentials in zip(_blocks(q, k), kept, strict=True):
             scores = torch.bmm(ones[part].mT, both[part]).mul_(exponentials)  # (b, L, Lq)
-            torch.bmm(k[part], scores, out=found[0][part])
-            torch.bmm(q[part], scores.mT, out=found[1][part])
-            torch.bmm(grad[part], exponentials.mT, out=found[2][part])
-        return found
+            torch.bmm(k[part], scores, out=of_q[part])
+            torch.bmm(q[part], scores.mT, out=of_k[part])
+            torch.bmm(grad[part], exponentials.mT, out=of_v[part])
+        of_q.mul_(q.shape[1] ** -0.5)
+        return tuple(_heads_last(found, ctx.heads) for found in (of_q, of_k, of_v))
+
+
+def _tokens_last(x: Tensor) -> Tensor:
+    """`(n, L, H, K)` -> `(B, K, L)`, a copy."""
+    return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).flatten(0, 1)
+
+
+def _heads_last(x: Tensor, heads: int) -> Tensor:
+    """`(B, K, L)` -> `(n, L, H, K)`, a view."""
+    return x.unflatten(0, (-1, heads)).permute(0, 3, 1, 2)
 
 
 def _blocks(q: Tensor, k: Tensor) -> list[slice]:
@@ -80,6 +91,6 @@ def _blocks(q: Tensor, k: Tensor) -> list[slice]:
     return [slice(first, first + count) for first in range(0, len(q), count)]
 
 
-def _largest(vectors: Tensor) -> float:
-    """The largest length of the vectors along axis 1."""
-    return float(vectors.detach().square().sum(1).amax().sqrt())
+def _largest(x: Tensor) -> float:
+    """The largest size of a value."""
+    return float(torch.linalg.vector_norm(x, torch.inf))

@@ -9,6 +9,12 @@ from triptych.tasks.series.table import read_table, to_table
 from triptych.tokenizers.errors import UserError
 
 
+def sales(*values: str) -> np.ndarray:
+    """What a column of numbers as text is read as."""
+    stamps = pd.date_range("2023-01-01", periods=len(values))
+    return to_table(pd.DataFrame({"ds": stamps, "y": values}), name="it").values[:, 0]
+
+
 def days(*stamps: object) -> pd.DatetimeIndex:
     return to_table(pd.DataFrame({"ds": pd.Series(stamps), "y": 1.0}), name="it").grid
 
@@ -83,3 +89,35 @@ def test_a_spreadsheet_of_another_country_is_read(separator: str, tmp_path: Path
     table = read_table(str(path))
     assert table.channels == ("Umsatz", "Süd")
     np.testing.assert_array_equal(table.values, [[1.5, 2], [-2.25, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (("3,5", "-12,25", "7"), (3.5, -12.25, 7)),
+        (("1.501,89", "12,5", "2.000", "1.234.567,0"), (1501.89, 12.5, 2000, 1234567)),
+        (("1,501", "0,250", "3,125"), (1.501, 0.25, 3.125)),
+        (("1.501", "12.5"), (1.501, 12.5)),
+    ],
+)
+def test_numbers_are_read_as_spreadsheets_of_other_countries_write_them(
+    written: tuple[str, ...], meant: tuple[float, ...]
+) -> None:
+    np.testing.assert_allclose(sales(*written), meant)
+
+
+def test_a_number_that_may_be_either_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'1,501' may be 1501 or 1.501: write one of these"):
+        sales("1,501", "12,250", "999")
+
+
+def test_a_file_that_a_spreadsheet_saved_in_another_encoding_gets_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "umsatz.csv"
+    path.write_bytes("unique_id;ds;y\nSüd;01.02.2023;3,5\n".encode("cp1252"))
+    with pytest.raises(UserError, match=r"UTF-8 in .* byte 16 is not: save it as CSV UTF-8"):
+        read_table(str(path))
+
+
+def test_other_names_of_columns_are_asked_for_by_option() -> None:
+    with pytest.raises(UserError, match=r"columns are Filiale, Datum, Umsatz: name it with --data.time"):
+        to_table(pd.DataFrame({"Filiale": ["a"], "Datum": ["01.02.2023"], "Umsatz": [1.0]}), name="it")

@@ -147,7 +147,8 @@ class SeriesWindows(Tokenizer):
         channels, steps = shape[-2:]
         if steps < self.patch:
             raise UserError(
-                f"a series must be at least one window of {self.patch} steps long, but is {steps}"
+                f"a series must be at least one window of {self.patch} steps long, but is {steps}: "
+                "read more steps (data.context), or take shorter windows (patch and stride of the tokenizer)"
             )
         padding = self.stride if self.end == "repeat" else 0
         return channels * ((steps + padding - self.patch) // self.stride + 1)

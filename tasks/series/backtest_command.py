@@ -71,13 +71,15 @@ def backtest_command(
 
 def summary(found: Backtest) -> Summary:
     """One row a system: its figures over the whole horizon."""
+    from rich.table import Column
     from rich.table import Table as Summary
 
     pooled = found.scores[found.scores["step"] == ALL].pivot(index="system", columns="metric", values="value")
     metrics = [metric for metric in found.scores["metric"].unique() if metric in pooled]
     made = int(found.plan.reported.sum()) * len(found.table.channels)
     title = f"Backtest: {made} windows of {found.plan.horizon} rows, {len(found.table.names)} series"
-    table = Summary("system", title=title, title_justify="left")
+    # on a narrow terminal the headings fold, and the names stay whole
+    table = Summary(Column("system", no_wrap=True), title=title, title_justify="left", padding=(0, 0))
     for metric in metrics:
         table.add_column(metric, justify="right")
     for skill in found.skill:

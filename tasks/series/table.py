@@ -159,7 +159,8 @@ def to_table(
     if columns.time not in frame.columns:
         near = did_you_mean(columns.time, map(str, frame.columns))
         raise UserError(
-            f"expected a time column {columns.time!r} in {name}, but its columns are {_listed(frame)}{near}"
+            f"expected a time column {columns.time!r} in {name}, but its columns are {_listed(frame)}"
+            f"{near or ': name it with --data.time'}"
         )
     if frame.empty:
         raise UserError(f"expected rows in {name}, but it has only column names")
@@ -241,6 +242,10 @@ def _read(path: str) -> pd.DataFrame:
             return pd.read_parquet(file)
         if ".csv" in suffixes[-2:]:
             return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"expected a table in UTF-8 in {path!r}, but byte {error.start} is not: save it as CSV UTF-8"
+        ) from error
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"expected a table in {path!r}, but it cannot be read: {error}") from error
     raise UserError(f"expected a table in .csv (also .csv.gz) or .parquet, but got {path!r}")
@@ -262,9 +267,8 @@ def _nyc_weather(columns: Columns) -> pd.DataFrame:
 
 def _numbers(column: pd.Series[Any], name: str) -> np.ndarray:
     numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.isna().sum() > column.isna().sum():  # 3,5 as spreadsheets of other countries write 3.5
-        commas = column.astype(str).str.replace(r"^(\s*-?\d+),(\d+\s*)$", r"\1.\2", regex=True)
-        numbers = pd.to_numeric(commas.where(column.notna()), errors="coerce")
+    if numbers.isna().sum() > column.isna().sum():
+        numbers = pd.to_numeric(_with_points(column, name), errors="coerce")
     bad = numbers.isna() & column.notna()
     if bad.any():
         row = int(bad.to_numpy().argmax())
@@ -273,6 +277,27 @@ def _numbers(column: pd.Series[Any], name: str) -> np.ndarray:
         )
     values = numbers.to_numpy(float)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def _with_points(column: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Numbers as spreadsheets of other countries write them, 3,5 and 1.003,5, as 3.5 and 1003.5.
+
+    Raises:
+        UserError: as far as the column tells, 1,003 may be either.
+    """
+    text = column.astype(str).str.strip()
+    commas = text[text.str.contains(",", regex=False)]
+    if len(commas) and commas.str.fullmatch(r"-?[1-9]\d{0,2},\d{3}").all():
+        large = commas.iloc[0]
+        raise UserError(
+            f"expected numbers in {column.name!r} of {name}, but {large!r} may be "
+            f"{large.replace(',', '')} or {large.replace(',', '.')}: write one of these"
+        )
+    european = text.str.fullmatch(r"-?(\d+|\d{1,3}(\.\d{3})+),\d+")
+    if european.any():  # then 1.003 in the same column is 1003
+        european |= text.str.fullmatch(r"-?\d{1,3}(\.\d{3})+")
+    points = text.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    return text.mask(european, points).where(column.notna())
 
 
 def _refuse_duplicates(time: pd.DatetimeIndex, owner: np.ndarray, ids: pd.Index[Any], name: str) -> None:
