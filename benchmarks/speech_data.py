@@ -10,7 +10,7 @@ synthetic.csv, phones.csv, spoken.csv: sentences said by espeak-ng (GPL-3; what 
     known voices) or unheard (new voices too). phones.csv has each phone's time and spoken.csv each word's,
     both from the synthesis itself. A sentence is 5 to 9 words, drawn by 1 / (rank + 20) from 600 a language
     of the lists wamerican-small, wspanish (public domain), wngerman (GPL-2+) and witalian (GPL-3+).
-words.csv: 30 more words a language, each by all 12 voices.
+words.csv: 30 more words a language, each by all 12 voices, at a rate and pitch of its own.
 fillets.csv: the dialogues of Fish Fillets in Dutch (fillets-ng-data-nl, GPL-2), with their texts.
 asterisk.csv: prompts in en, es, fr, it and ru (asterisk-core-sounds-*, CC-BY-SA 3.0), no texts.
 tuxpaint.csv: names of stamps (tuxpaint-stamps-default, GPL-2) in the languages that have 100 or more.
@@ -50,8 +50,10 @@ def prepare(folder: Path = FOLDER) -> Path:
     """Make what is missing and return the folder."""
     folder = folder.expanduser()
     share = unpack(folder) / "usr/share"
-    if not (folder / "words.csv").is_file():
+    if not (folder / "synthetic.csv").is_file():
         synthesise(folder)
+    if not (folder / "words.csv").is_file():
+        write(folder / "words.csv", list(isolated(folder)))
     found = {"fillets": fillets(share), "asterisk": asterisk(share), "tuxpaint": tuxpaint(share)}
     for name, rows in found.items():
         if not (folder / f"{name}.csv").is_file():
@@ -121,22 +123,20 @@ def synthesise(folder: Path) -> None:
     write(folder / "phones.csv", phones)
     write(folder / "spoken.csv", spoken)
     write(folder / "synthetic.csv", clips)
-    write(folder / "words.csv", list(isolated(folder, espeak)))
 
 
-def isolated(folder: Path, espeak: Espeak) -> Iterator[dict[str, Any]]:
-    """Words that are in no sentence, by every voice."""
+def isolated(folder: Path) -> Iterator[dict[str, Any]]:
+    """Words that are in no sentence, by every voice, each time at a rate and pitch of its own."""
+    espeak = Espeak(folder / "debian")
     for language in LISTS:
         random = np.random.default_rng([5, *language.encode()])
         words = vocabulary(folder / "debian/usr/share", language, random)[VOCABULARY:]
         for number, word in enumerate(words):
             for voice in HEARD + UNHEARD:
                 path = f"words/{language}-{number:02}-{voice}.flac"
-                save(
-                    folder / path,
-                    espeak.say(word, f"{ENGINE[language]}+{voice}"),
-                    random.uniform(0.05, 0.25, 2),
-                )
+                rate, pitch = int(random.integers(110, 201)), int(random.integers(20, 81))
+                said = espeak.say(word, f"{ENGINE[language]}+{voice}", rate, pitch)
+                save(folder / path, said, random.uniform(0.05, 0.25, 2))
                 heard = "heard" if voice in HEARD else "unheard"
                 yield {"path": path, "text": word, "language": language, "speaker": voice, "part": heard}
 
