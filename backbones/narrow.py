@@ -31,7 +31,7 @@ def is_narrow(q: Tensor, k: Tensor) -> bool:
 
 def attend_narrow(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(K)) v, `(n, Lq, H, K)`; keeps the exponentials for the backward pass."""
-    attended: Tensor = _Narrow.apply(q, k, v)  # type: ignore[no-untyped-call]
+    attended: Tensor = _Narrow.apply(q, k, v)
     return attended
 
 
