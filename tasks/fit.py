@@ -136,7 +136,7 @@ def _new_directory(name: str, output: str | None) -> Path:
             number += 1
         return directory
     directory = Path(output)
-    if (directory / "config.yaml").exists():
+    if (directory / "checkpoints").exists() or (directory / "model.safetensors").exists():
         raise UserError(
             f"{output!r} holds a run already; name another --output, or go on with --resume {output}"
         )
