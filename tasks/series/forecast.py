@@ -150,8 +150,10 @@ def _summary(future: Future) -> Summary:
     table, levels = future.table, future.levels
     share = f"{100 * (levels[-1] - levels[0]):.0f} %"
     summary = Summary(title=f"Forecast of {future.steps} rows", title_justify="left")
-    for heading in ("series", "last value", "first forecast", "last forecast", f"its {share} interval"):
-        summary.add_column(heading, justify="left" if heading == "series" else "right")
+    summary.add_column("series")
+    for heading in ("last value", "first forecast", "last forecast"):
+        summary.add_column(heading, justify="right")
+    summary.add_column(f"its {share} interval", justify="right", no_wrap=True)
     for index, name in enumerate(table.names[:LISTED]):
         median, edge = future.median[index], future.quantiles[index, -1]
         figures = (future.last_values[index], median[0], median[-1])
