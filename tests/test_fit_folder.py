@@ -1,4 +1,4 @@
-"""The folder of a run: one that failed before it learnt anything may be used again, one that trained may not."""
+"""The folder of a run: free again after one that failed before it learnt, kept after one that trained."""
 
 from pathlib import Path
 
