@@ -30,7 +30,7 @@ from mnist_data import prepare
 from mnist_judge import baselines, judge, probes
 from mnist_more import pixels_of_few, segmentation
 from record import write
-from runs import figures
+from runs import figures, keep
 from triptych.tasks.config import merge
 from triptych.tasks.evaluation.intervals import interval
 from triptych.tasks.fit import fit
@@ -84,14 +84,6 @@ def base(table: str, like: Path, folder: Path) -> dict[str, Any]:
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
     return keep(path, {"like": str(like), "wrong": baselines(load(like))})
-
-
-def keep(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Write a record whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    path.with_suffix(".part").replace(path)
-    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def rows(system: str, seeds: Sequence[Mapping[str, Any]], baseline: bool) -> list[Row]:

@@ -29,13 +29,17 @@ def train_and_measure(config: str, measure: Measure, overrides: Mapping[str, Any
     return {**overrides, "minutes": wall / 60, "processor_minutes": processor / 60, "rows": figures(rows)}
 
 
+def keep(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write a record whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
 def kept(path: Path, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured before and kept in `path`, or what is measured now, kept for the next time."""
-    if not path.is_file():
-        found = measured()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found), encoding="utf-8")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else keep(path, measured())
 
 
 def figures(rows: Sequence[Row]) -> list[dict[str, Any]]:

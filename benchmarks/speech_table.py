@@ -27,7 +27,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from record import write
-from runs import figures
+from runs import figures, keep
 from speech_data import FOLDER, prepare
 from triptych.tasks.config import merge
 from triptych.tasks.fit import fit
@@ -98,10 +98,7 @@ def run(name: str, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
     data = {"data.path": str(phone_manifest(folder)), "data.columns.voice": "speaker"}
     told = abx_command(str(output), data, phones) + units_command(str(output), data, phones)
     record = {"asked": asked, "encoder_parameters": parameters, **cost, "rows": figures([*letters, *told])}
-    path.parent.mkdir(exist_ok=True)
-    path.with_suffix(".part").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    path.with_suffix(".part").replace(path)
-    return record
+    return keep(path, record)
 
 
 def tables(folder: Path) -> Path:
