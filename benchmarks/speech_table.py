@@ -58,13 +58,14 @@ def phone_manifest(folder: Path) -> Path:
     return path
 
 
-def steps_within(config: str, minutes: float) -> int:
-    """Steps of a config that take so many processor minutes."""
+def steps_within(config: str, minutes: float, own: Mapping[str, Any] | None = None) -> int:
+    """Steps of a config, with overrides of one's own, that take so many processor minutes."""
     spent = []
     for steps in SHORT:
         with tempfile.TemporaryDirectory() as folder:
             begun = time.process_time()
-            fit(merge([config], {**length(steps), "trainer.limit_val_batches": 0}), output=f"{folder}/run")
+            short = {**(own or {}), **length(steps), "trainer.limit_val_batches": 0}
+            fit(merge([config], short), output=f"{folder}/run")
             spent.append(time.process_time() - begun)
     each = (spent[1] - spent[0]) / (SHORT[1] - SHORT[0])
     return max(round(60 * minutes / each), 1)
