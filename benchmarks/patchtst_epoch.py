@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -33,10 +32,12 @@ import torch
 from encoder_speed import medians, ratios
 from patchtst_speed import CHANNELS, CONTEXT, GOALS, HORIZON, ORIGINS, OURS, ROWS, nixtla, original
 from record import write
+from step_clock import Clocks, StepClock, note
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, TensorDataset
 from triptych.tasks.config import merge
 from triptych.tasks.fit import fit
+from triptych.tasks.trust import trust
 
 WINDOWS = CHANNELS * ORIGINS
 EPOCH = CHANNELS * (ROWS - CONTEXT - HORIZON + 1) / WINDOWS
@@ -56,19 +57,12 @@ model:
 data:
   class_path: triptych.tasks.series.data.Tables
   init_args: {context: %d, horizon: %d, stride: 1, batch_size: %d, split: [%d, 0, 0]}
-trainer: {max_epochs: -1, limit_val_batches: 0, enable_progress_bar: false}
+trainer:
+  max_epochs: -1
+  limit_val_batches: 0
+  enable_progress_bar: false
+  callbacks: {class_path: step_clock.StepClock}
 """
-Clocks = list[tuple[float, float]]
-
-
-def note(times: Clocks, *_: Any, **__: Any) -> None:
-    """Write down wall and processor seconds."""
-    times.append((time.perf_counter(), time.process_time()))
-
-
-def clock(base: type, times: Clocks) -> Any:
-    """A callback of either of Lightning's two packages that reads the clocks after every step."""
-    return type("Clock", (base,), {"on_train_batch_end": partial(note, times)})()
 
 
 def wide() -> pd.DataFrame:
@@ -80,37 +74,25 @@ def wide() -> pd.DataFrame:
 
 def ours(steps: int, folder: Path) -> Clocks:
     """`triptych fit`, whose trainer gets one callback more."""
-    import lightning.pytorch as lightning
-    from triptych.tasks import fit as module
-
-    times: Clocks = []
-    given = module._trainer_defaults
-
-    def with_clock(directory: Path) -> dict[str, Any]:
-        found = given(directory)
-        found["callbacks"].append(clock(lightning.Callback, times))
-        return found
-
+    trust(["step_clock"])
+    StepClock.times.clear()
     config = folder / "patchtst.yaml"
     config.write_text(CONFIG % (CONTEXT, HORIZON, WINDOWS, ROWS), encoding="utf-8")
-    module._trainer_defaults = with_clock
-    try:
-        overrides = {"trainer.max_steps": steps, "data.path": str(folder / "wide.parquet")}
-        fit(merge([config], overrides), output=tempfile.mkdtemp(dir=folder))
-    finally:
-        module._trainer_defaults = given
-    return times
+    overrides = {"trainer.max_steps": steps, "data.path": str(folder / "wide.parquet")}
+    fit(merge([config], overrides), output=tempfile.mkdtemp(dir=folder))
+    return list(StepClock.times)
 
 
 def neuralforecast(steps: int, table: pd.DataFrame) -> Clocks:
-    """`NeuralForecast.fit` on the long table."""
+    """`NeuralForecast.fit` on the long table; its Lightning is the package of the other name."""
     import pytorch_lightning
     from neuralforecast import NeuralForecast
 
     times: Clocks = []
+    own = {"on_train_batch_end": lambda *_, **__: note(times)}
     model = nixtla(
         max_steps=steps, windows_batch_size=WINDOWS, optimizer=AdamW,
-        callbacks=[clock(pytorch_lightning.Callback, times)],
+        callbacks=[type("Clock", (pytorch_lightning.Callback,), own)()],
         enable_progress_bar=False, enable_model_summary=False, logger=False, enable_checkpointing=False,
     )  # fmt: skip
     NeuralForecast([model], freq="h").fit(table)
