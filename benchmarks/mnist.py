@@ -30,7 +30,7 @@ from mnist_data import prepare
 from mnist_judge import baselines, judge, probes
 from mnist_more import pixels_of_few, segmentation
 from record import write
-from runs import figures, keep
+from runs import figures, keep, known
 from triptych.tasks.config import merge
 from triptych.tasks.evaluation.intervals import interval
 from triptych.tasks.fit import fit
@@ -44,10 +44,9 @@ def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, str]) -> dict[st
     """Train and judge one cell, unless that was done with the same settings; returns its record."""
     name = f"{cell.key}-{seed}"
     path, output = folder / "results" / f"{name}.json", folder / "runs" / name
-    asked = json.loads(json.dumps({"cell": asdict(cell), "seed": seed}))
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if known.get("asked") == asked:
-        return dict(known)
+    asked = {"cell": asdict(cell), "seed": seed}
+    if (done := known(path, asked)) is not None:
+        return done
     shutil.rmtree(output, ignore_errors=True)  # of other settings, or interrupted
     init = None if cell.init is None else str(folder / "runs" / f"{cell.init}-0")
     own = {"seed": seed, "trainer.enable_progress_bar": False, "data.path": data[cell.kind]}
@@ -120,7 +119,7 @@ def tables(folder: Path) -> None:
         print(write("mnist_segmentation", {"maps": maps}, PACKAGES))
 
 
-def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> list[dict[str, Any]]:
+def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], baselines: Path) -> list[dict[str, Any]]:
     """Every system's figures with seeds and minutes, then the baselines'."""
     told = []
     for name, seeds in systems.items():
@@ -136,8 +135,8 @@ def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], known: Path) -> 
             labels = about["overrides"]["data.labels"]
             system = f"{beside}, {labels} labels a class"
             told.append({"system": system, "figures": figures(rows(system, draws, True))})
-    if known.is_file():
-        wrong = json.loads(known.read_text(encoding="utf-8"))["wrong"]
+    if baselines.is_file():
+        wrong = json.loads(baselines.read_text(encoding="utf-8"))["wrong"]
         for name, metrics in wrong.items():
             told.append({"system": name, "figures": figures(rows(name, [{"wrong": metrics}], True))})
     return told

@@ -37,6 +37,12 @@ def keep(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def known(path: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record kept in `path`, where it is of what is `asked` for; the record's own `asked` says."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return dict(found) if found.get("asked") == json.loads(json.dumps(asked)) else None
+
+
 def kept(path: Path, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured before and kept in `path`, or what is measured now, kept for the next time."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else keep(path, measured())

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import record
-from runs import figures, keep
+from runs import figures, keep, known
 from speech_data import FOLDER, prepare
 from speech_table import length, steps_within
 from triptych.tasks.config import merge
@@ -66,10 +66,7 @@ PRETRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2": ("speech/wav2vec2-mel", {"data.segment": 6.0}),
 }
 STARTS = ("scratch", *PRETRAINED, "scratch, longer")
-FINE_TUNED = {
-    **FRAMES,
-    "trainer.check_val_every_n_epoch": 1000,
-}
+FINE_TUNED = {**FRAMES, "trainer.check_val_every_n_epoch": 1000}
 
 
 def manifests(folder: Path) -> None:
@@ -110,19 +107,19 @@ def save(table: Any, path: Path) -> None:
 
 
 def pretrained(name: str, minutes: float, folder: Path) -> Path:
-    """The run of an objective on all open audio; its cost is kept beside it."""
+    """The run of an objective on all open audio; what was asked for and its cost are kept beside it."""
     directory = folder / "runs" / f"open-{name}-{minutes:g}"
-    cost = directory / "cost.json"
-    if cost.is_file():
-        return directory
-    shutil.rmtree(directory, ignore_errors=True)  # was interrupted
     config, own = PRETRAINED[name]
-    data = {"data.path": str(folder / "open.csv"), "data.columns.voice": "speaker"}
-    overrides = {**ENCODER, **MASKS, **own, **data, "data.columns.label": "language"}
+    asked = {"config": config, "overrides": {**ENCODER, **MASKS, **own, "data.columns.voice": "speaker"}}
+    if known(directory / "cost.json", asked) is not None:
+        return directory
+    shutil.rmtree(directory, ignore_errors=True)  # of other settings, or interrupted
+    overrides = {**asked["overrides"], "data.path": str(folder / "open.csv")}
     steps = steps_within(config, minutes, overrides)
     begun = time.process_time()
     fit(merge([config], {**overrides, **length(steps)}), output=str(directory))
-    keep(cost, {"steps": steps, "processor_minutes": (time.process_time() - begun) / 60})
+    spent = (time.process_time() - begun) / 60
+    keep(directory / "cost.json", {"asked": asked, "steps": steps, "processor_minutes": spent})
     return directory
 
 
@@ -131,10 +128,10 @@ def tuned(start: str, labels: int, seed: int, minutes: float, folder: Path) -> d
     name = f"fillets-{start.replace(', ', '-')}-{labels}-{seed}"
     path, directory = folder / "results" / f"{name}.json", folder / "runs" / name
     asked = {"start": start, "labels": labels, "seed": seed, "minutes": minutes, "steps": LABELS[labels]}
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if known.get("asked") == asked:
-        return dict(known)
-    shutil.rmtree(directory, ignore_errors=True)
+    asked |= {"overrides": FINE_TUNED, "pretrained": {**ENCODER, **MASKS, "objective": PRETRAINED.get(start)}}
+    if (done := known(path, asked)) is not None:
+        return done
+    shutil.rmtree(directory, ignore_errors=True)  # of other settings, or interrupted
     steps, init = LABELS[labels], None
     if start in PRETRAINED:
         init = str(pretrained(start, minutes, folder))
@@ -209,6 +206,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for start in STARTS:
         own = [row for row in rows if row["start"] == start]
+        if not own:
+            continue
         labels, means = [row["labels"] for row in own], [fmean(row["CER"]) for row in own]
         (line,) = axes.plot(labels, means, marker="o", label=start)
         for row in own:

@@ -27,7 +27,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from record import write
-from runs import figures, keep
+from runs import figures, keep, known
 from speech_data import FOLDER, prepare
 from triptych.tasks.config import merge
 from triptych.tasks.fit import fit
@@ -80,9 +80,8 @@ def run(name: str, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
     """Train and judge one config, unless that was done in as many minutes; returns its record."""
     path, output = folder / "results" / f"table-{name}-{seed}.json", folder / "runs" / f"table-{name}-{seed}"
     asked = {"config": f"speech/{name}", "seed": seed, "minutes": minutes}
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if known.get("asked") == asked:
-        return dict(known)
+    if (done := known(path, asked)) is not None:
+        return done
     shutil.rmtree(output, ignore_errors=True)  # of other minutes, or interrupted
     steps = steps_within(asked["config"], minutes)
     wall, processor = time.monotonic(), time.process_time()
@@ -140,8 +139,8 @@ def best(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     for row in rows:
         kind, _, layer = row["system"].partition(", ")
         sign = -1 if row["metric"].startswith("ABX") else 1
-        known = told[row["metric"]].get(kind)
-        if known is None or sign * row["mean"] > sign * known["mean"]:
+        leading = told[row["metric"]].get(kind)
+        if leading is None or sign * row["mean"] > sign * leading["mean"]:
             told[row["metric"]][kind] = {"mean": row["mean"], "layer": layer}
     return dict(told)
 
