@@ -70,11 +70,13 @@ def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, str]) -> dict[st
 
 def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
     """Attention as segmentation, of digits on textures and of shapes."""
-    for kind, seed in product(("textured", "shapes"), seeds):
-        run, beside = (folder / "runs" / f"self_supervised-{kind}-{name}-{seed}" for name in ATTENTIVE)
-        path = folder / "results" / f"segmentation-{kind}-{seed}.json"
+    for (kind, name, labelled), seed in product(ATTENTIVE, seeds):
+        run = folder / "runs" / f"self_supervised-{kind}-{name}-{seed}"
+        beside = folder / "runs" / f"self_supervised-{kind}-{labelled}-0"
+        path = folder / "results" / f"segmentation-{kind}-{name}-{seed}.json"
         if run.is_dir() and beside.is_dir() and not path.is_file():
-            keep(path, {"seed": seed, "kind": kind, "figures": segmentation(run, beside, data[kind])})
+            told = segmentation(run, beside, data[kind])
+            keep(path, {"kind": kind, "run": name, "seed": seed, "figures": told})
 
 
 def base(table: str, like: Path, folder: Path) -> dict[str, Any]:

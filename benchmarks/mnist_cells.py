@@ -89,20 +89,50 @@ CONTRASTIVE = {
     "data.batch_size": 128,
 }
 
+#: Without labels and without a start DINO takes thousands of steps, which fewer and larger patches afford.
+LARGE = {"model.tokenizers.image.patch": 8, "model.tokenizers.image.overlap": 0}
+SHARED_OUT = {"model.objectives.dino.centre_momentum": None}
+LONG = {
+    **SHARED_OUT,
+    "model.objectives.dino.prototypes": 256,
+    "model.objectives.dino.hidden": 256,
+    "model.objectives.dino.bottleneck": 64,
+    "model.teacher.momentum": {"start": 0.99},
+    "model.optimizer.lr": {"start": 0.001, "end": 0.00001, "warmup": 0.1},
+    "data.batch_size": 64,
+}
+
 #: name -> config, overrides beside shape and views, the view that is distorted, epochs on black, on textures.
 SELF_SUPERVISED: dict[str, tuple[str, dict[str, Any], str, tuple[int, int]]] = {
     "contrastive": ("vision/sit", CONTRASTIVE, "train", (24, 24)),
     "supervised": ("vision/finetune", {"model.optimizer.layer_decay": 1.0}, "train", (24, 24)),
-    "dino": ("vision/dino", {"model.objectives.dino.centre_momentum": None}, "global", (8, 8)),
+    "dino": ("vision/dino", SHARED_OUT, "global", (8, 8)),
     "sit": ("vision/sit", {"data.batch_size": 64}, "train", (8, 8)),
     "sit-v3": ("vision/sit-v3", {}, "train", (8, 8)),
     "ibot": ("vision/ibot", APART, "global", (8, 8)),
     "mae": ("vision/mae", APART, "train", (12, 12)),
     "rotation": ("vision/sit", {**tasks("rotation"), **FIXED}, "train", (6, 6)),
+    "contrastive-dino": ("vision/dino", {**LONG, "model.objectives.dino.prototypes": 128}, "global", (5, 5)),
+    "dino-long": ("vision/dino", {**LARGE, **LONG}, "global", (60, 60)),
+    "supervised-large": ("vision/finetune", {"model.optimizer.layer_decay": 1.0, **LARGE}, "train", (24, 24)),
+}
+#: What a row starts from.
+STARTS = {"contrastive-dino": "contrastive"}
+DIGITS = ("contrastive", "supervised", "dino", "sit", "sit-v3", "ibot", "mae", "rotation")
+#: kind of data -> its rows.
+ROWS = {
+    "plain": DIGITS,
+    "textured": (*DIGITS, "contrastive-dino"),
+    "shapes": ("dino", "supervised", "dino-long", "supervised-large"),
 }
 
-#: Whose attention is measured.
-ATTENTIVE = ("dino", "supervised")
+#: Whose attention is measured: the kind of data, a row, and the row with labels of its encoder's shape.
+ATTENTIVE = (
+    ("textured", "dino", "supervised"),
+    ("textured", "contrastive-dino", "supervised"),
+    ("shapes", "dino", "supervised"),
+    ("shapes", "dino-long", "supervised-large"),
+)
 
 #: Centred digits fill their 28 x 28 pixels.
 CENTRED = {**SHAPE, "model.tokenizers.image.patch": 4, "model.tokenizers.image.overlap": 2}
@@ -190,15 +220,16 @@ def ablation() -> list[Cell]:
 
 def self_supervised() -> list[Cell]:
     """Every objective alone on scattered digits, the same encoder and the same views; on shapes, two."""
-    table = []
-    for kind, distorted in SCATTERED.items():
-        for name, (config, own, view, epochs) in SELF_SUPERVISED.items():
-            if kind == "shapes" and name not in ATTENTIVE:
-                continue
-            views = {f"data.views.{view}.{what}": value for what, value in distorted.items()}
-            overrides = {**SHAPE, **views, **own, "trainer.max_epochs": epochs[kind != "plain"]}
-            table.append(Cell("self_supervised", name, kind, config, overrides))
-    return table
+    return [scattered(kind, name) for kind, names in ROWS.items() for name in names]
+
+
+def scattered(kind: str, name: str) -> Cell:
+    """One row on one kind of data."""
+    config, own, view, epochs = SELF_SUPERVISED[name]
+    views = {f"data.views.{view}.{what}": value for what, value in SCATTERED[kind].items()}
+    overrides = {**SHAPE, **views, **own, "trainer.max_epochs": epochs[kind != "plain"]}
+    init = f"self_supervised-{kind}-{STARTS[name]}" if name in STARTS else None
+    return Cell("self_supervised", name, kind, config, overrides, init)
 
 
 def cells() -> list[Cell]:

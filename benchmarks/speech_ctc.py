@@ -8,7 +8,7 @@ by six that are in no training clip: CER and WER as `triptych transcribe` gives 
 search over the words of the training texts and how often each comes (`--beam 50 --lm`); and how far the
 words' boundaries from `triptych align` are from the synthesis's own times, a word lasting from its first
 phone to its last. Goals, for known voices: CER under 3 %, and 40 ms at the median of all boundaries. Writes
-results/speech_ctc.json after every seed. A seed takes 32 processor minutes.
+results/speech_ctc.json after every seed. A seed takes 50 processor minutes.
 """
 
 from __future__ import annotations
