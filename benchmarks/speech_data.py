@@ -10,7 +10,7 @@ synthetic.csv, phones.csv, spoken.csv: sentences said by espeak-ng (GPL-3; what 
     known voices) or unheard (new voices too). phones.csv has each phone's time and spoken.csv each word's,
     both from the synthesis itself. A sentence is 5 to 9 words, drawn by 1 / (rank + 20) from 600 a language
     of the lists wamerican-small, wspanish (public domain), wngerman (GPL-2+) and witalian (GPL-3+).
-words.csv: 30 more words a language, each by all 12 voices, at a rate and pitch of its own.
+words.csv: 30 more words a language, each by all 12 voices, at a rate and pitch of its own; `split` by voice.
 fillets.csv: the dialogues of Fish Fillets in Dutch (fillets-ng-data-nl, GPL-2), with their texts.
 asterisk.csv: prompts in en, es, fr, it and ru (asterisk-core-sounds-*, CC-BY-SA 3.0), no texts.
 tuxpaint.csv: names of stamps (tuxpaint-stamps-default, GPL-2) in the languages that have 100 or more.
@@ -137,8 +137,13 @@ def isolated(folder: Path) -> Iterator[dict[str, Any]]:
                 rate, pitch = int(random.integers(110, 201)), int(random.integers(20, 81))
                 said = espeak.say(word, f"{ENGINE[language]}+{voice}", rate, pitch)
                 save(folder / path, said, random.uniform(0.05, 0.25, 2))
-                heard = "heard" if voice in HEARD else "unheard"
-                yield {"path": path, "text": word, "language": language, "speaker": voice, "part": heard}
+                about = {"path": path, "text": word, "language": language, "speaker": voice}
+                yield {**about, "part": "heard" if voice in HEARD else "unheard", "split": split_of(voice)}
+
+
+def split_of(voice: str) -> str:
+    """The part that the words of a voice are: not heard is the test part, one of the others validates."""
+    return "test" if voice in UNHEARD else "val" if voice == HEARD[-1] else "train"
 
 
 def timed(text: str, found: Spoken, pause: float) -> Rows:

@@ -39,6 +39,7 @@ from triptych.tasks.speech.emissions import Listener
 from triptych.tasks.speech.manifest import read_clips
 from triptych.tasks.speech.text import normalise
 from triptych.tasks.speech.transcribe import error_rates, transcribe
+from triptych.tasks.speech.units import MFCC_CLUSTERS, make_units, mfcc_features
 
 PACKAGES = ("torchaudio", "lightning", "jiwer", "numpy", "soundfile")
 RATE = 8000
@@ -54,12 +55,14 @@ ENCODER = {
 #: Spans of 120 ms: minutes of training fill these, not the papers' 400 ms.
 MASKS = {"data.views.train.mask": {"share": 0.5, "length": 4, "spans": 2}}
 HUBERT = {"class_path": "triptych.objectives.masked_prediction.MaskedPrediction", "init_args": {"width": 64}}
+#: Clusters of the MFCC of all open audio, made once.
+UNITS = "open-units.parquet"
 #: Objective -> packaged config, what makes it that objective on the encoder above.
 PRETRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "bestrq": ("speech/bestrq", {}),
     "hubert": (
         "speech/bestrq",
-        {"model.objectives.bestrq": None, "model.objectives.hubert": HUBERT, "data.units": "mfcc"},
+        {"model.objectives.bestrq": None, "model.objectives.hubert": HUBERT, "data.units": UNITS},
     ),
     "wav2vec2": ("speech/wav2vec2-mel", {"data.segment": 6.0}),
 }
@@ -104,6 +107,16 @@ def save(table: Any, path: Path) -> None:
     table.reindex(columns=columns).fillna("").to_csv(path, index=False)
 
 
+def units(folder: Path) -> Path:
+    """What HuBERT is asked for at first (`data.units: mfcc` would make it anew in each run)."""
+    path = folder / UNITS
+    if not path.is_file():
+        clips = Clips(read_clips(str(folder / "open.csv")), RATE, bool, 15.0)
+        heard = [int(index) for index in clips.table.index[clips.table["split"] == "train"]]
+        make_units(clips, heard, *mfcc_features(RATE), MFCC_CLUSTERS).write(path)
+    return path
+
+
 def pretrained(name: str, minutes: float, folder: Path) -> Path:
     """The run of an objective on all open audio; what was asked for and its cost are kept beside it."""
     directory = folder / "runs" / f"open-{name}-{minutes:g}"
@@ -113,6 +126,8 @@ def pretrained(name: str, minutes: float, folder: Path) -> Path:
         return directory
     shutil.rmtree(directory, ignore_errors=True)  # of other settings, or interrupted
     overrides = {**asked["overrides"], "data.path": str(folder / "open.csv")}
+    if "data.units" in own:
+        overrides["data.units"] = str(units(folder))
     steps = steps_within(config, minutes, overrides)
     begun = time.process_time()
     fit(merge([config], {**overrides, **length(steps)}), output=str(directory))

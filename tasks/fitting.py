@@ -32,6 +32,7 @@ NEEDLESS = (
     ".*GPU available but not used.*",  # the trainer's section of the config decides
     ".*dirpath has changed from.*",  # a run may be moved and gone on with
     ".*in eval mode at the start of training.*",  # teachers are, by design
+    ".*You are using a custom batch sampler.*for prediction.*",  # it gives every sample
 )
 
 
