@@ -219,7 +219,7 @@ def ablation() -> list[Cell]:
 
 
 def self_supervised() -> list[Cell]:
-    """Every objective alone on scattered digits, the same encoder and the same views; on shapes, two."""
+    """Every objective alone on scattered digits, the same encoder and the same views; on shapes, DINO."""
     return [scattered(kind, name) for kind, names in ROWS.items() for name in names]
 
 

@@ -47,6 +47,15 @@ def test_scores_whose_exponentials_overflow_are_taken_from_the_largest() -> None
     torch.testing.assert_close(found, with_gradients(fused(*inputs), inputs), rtol=1e-4, atol=1e-4)
 
 
+def test_scores_whose_exponentials_all_vanish_are_taken_from_the_largest() -> None:
+    inputs = [torch.full((2, LENGTH, HEADS, WIDTH), value).requires_grad_() for value in (-20.0, 20.0)]
+    inputs.append(drawn(2))
+    scores = torch.einsum("nihk,njhk->nhij", inputs[0], inputs[1]) / WIDTH**0.5
+    assert (scores.exp() == 0).all()
+    found = with_gradients(attend_narrow(*inputs), inputs)
+    torch.testing.assert_close(found, with_gradients(fused(*inputs), inputs), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("lengths", [(13, 13, 13), (13, 17, 13, 2, 17)], ids=["equal", "unequal"])
 def test_packed_sequences_go_through_it_and_equal_the_formula(
     lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
