@@ -218,7 +218,12 @@ class Audio(Data):
         if self.units != "mfcc":
             return Units.read(Path(self.units).expanduser())
         features, clock = mfcc_features(self.rate)
-        return make_units(self.clips, self.indices("train"), features, clock, MFCC_CLUSTERS, self.seed)
+        heard = self.indices("train")
+        log.info(
+            "clustering the MFCC of %d clips; `triptych cluster` makes a file of units that serves many runs",
+            len(heard),
+        )
+        return make_units(self.clips, heard, features, clock, MFCC_CLUSTERS, self.seed)
 
     def names(self, split: Split) -> list[str]:
         """File names of a split's clips; none where the split has none."""
