@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layout import Bias, Layout
+from .thin import feed_thin, is_thin
 
 #: A residual branch: tokens `(S, D)`, their layout, positions `(S, 3)` and bias -> `(S, D)`.
 Residual: TypeAlias = Callable[[Tensor, Layout, Tensor, Bias | None], Tensor]
@@ -31,6 +32,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(S, D)` -> `(S, D)`."""
+        drops = self.training and self.drop.p > 0
+        if self.activation is F.gelu and not drops and is_thin(x, self.fc1.out_features):
+            return feed_thin(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.drop(self.fc2(self.drop(self.activation(self.fc1(x)))))
 
 
