@@ -18,8 +18,8 @@ import numpy as np
 ALONE = 50
 #: Past residuals of a group that a quantile is taken from.
 WINDOW = 500
-#: Step of adaptive conformal inference.
-GAMMA = 0.002
+#: Step of adaptive conformal inference, as in its paper.
+GAMMA = 0.005
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,19 @@ def online(residuals: Residuals, calibrates: np.ndarray, gamma: float = GAMMA) -
 
     Adaptive conformal inference (Gibbs and Candès 2021), for each level, step and group: the level
     that is looked up among the latest residuals moves by `gamma (q - share below)` with every
-    origin whose truth has become known. A step h ahead is known h rows later, not at once.
+    origin whose truth has become known. A step h ahead is known h rows later, not at once. The median,
+    which bounds no interval, is looked up at its own level.
     """
     scores, delay = residuals.scores(), residuals.delay
     one = pooled(calibrates)
+    pace = np.where(residuals.levels == 0.5, 0.0, gamma)
     groups = 1 if one else scores.shape[1]
     level = np.tile(residuals.levels, (groups, scores.shape[2], 1))
     adjusted = np.full_like(residuals.quantiles, np.nan)
     refresh = max(1, int(delay[-1]))
     latest = _latest(scores, 0, delay, one)
     for now in range(len(scores)):
-        level = level + gamma * _surprise(adjusted, residuals, now - delay, one)
+        level = level + pace * _surprise(adjusted, residuals, now - delay, one)
         if now % refresh == 0:
             latest = _latest(scores, now, delay, one)
         adjusted[now] = residuals.moved(latest.look_up(level), now)
