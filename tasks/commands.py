@@ -240,7 +240,7 @@ COMMANDS = (
             RUN,
             TABLE,
             Option("horizon", "H", "steps of each window (default: the model's own)", whole),
-            Option("windows", "N", "windows of each series, the last ones", whole, 5),
+            Option("windows", "N", "windows of each series, the last ones", whole, 6),
             Option("step", "S", "rows between windows (default: the horizon)", whole),
             Option("refit", "", "train anew before each window, on the rows before it", switch=True),
             Option("output", "FILE", "write the forecasts, in Nixtla's shape, to this CSV or Parquet file"),

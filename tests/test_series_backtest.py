@@ -17,6 +17,7 @@ from triptych.tasks.series.beside import Given
 from triptych.tasks.series.data import Tables
 from triptych.tasks.series.frames import models
 from triptych.tasks.series.rivals import naive
+from triptych.tasks.series.scores import Scales
 from triptych.tasks.series.skill import skills
 from triptych.tokenizers.errors import UserError
 from utilsforecast.evaluation import evaluate
@@ -183,7 +184,7 @@ def test_unequal_series_give_the_windows_they_can(run: Run) -> None:
 def test_rows_that_the_run_has_seen_are_refused_and_the_refit_allows_them(run: Run) -> None:
     fits = (ROWS - (ROWS - int(0.2 * ROWS))) // HORIZON
     assert len(backtest(run, wide_table(), windows=fits).frames)
-    with pytest.raises(UserError, match=f"of {fits + 1} windows 5 rows apart only {fits} are; --refit"):
+    with pytest.raises(UserError, match=f"of {fits + 1} windows 5 rows apart only {fits} are: --windows {fits} fits"):
         backtest(run, wide_table(), windows=fits + 1)
 
 
@@ -222,7 +223,42 @@ def test_the_interval_of_skill_counts_windows_not_rows(found: Backtest) -> None:
     assert skill["Naive"].value == 0 and skill["Naive"].verdict == "no better than naive"
     one = better[(better["unique_id"] == "p") & (better["cutoff"] == better["cutoff"].max())]
     alone = skills(one, scale, np.zeros(len(one)))
-    assert alone[0].low is None and alone[0].verdict == "too few windows to tell from naive"
+    assert alone[0].low is None and alone[0].verdict == "not told from naive by so few windows"
+
+
+def test_few_windows_of_a_random_walk_are_not_better_than_naive() -> None:
+    """Of 400 systems as good as naive, cut six times, at most one in 20 is told to be better."""
+    generator, told = np.random.default_rng(0), 0
+    for _ in range(400):
+        errors = np.abs(generator.standard_normal((6, 2)))  # of naive and of another as good
+        frame = pd.DataFrame({"unique_id": "a", "y": 0.0, "Naive": errors[:, 0], "other": errors[:, 1]})
+        frame["cutoff"] = frame["ds"] = pd.date_range("2024-01-01", periods=6)
+        one = pd.Series({"a": 1.0})
+        found = {skill.system: skill for skill in skills(frame, Scales(one, one, 1), np.arange(6))}
+        told += found["other"].verdict == "better than naive"
+        few = skills(frame[:5], Scales(one, one, 1), np.arange(5))
+        assert {skill.verdict for skill in few} == {"not told from naive by so few windows"}
+    assert told <= 20
+
+
+def test_where_naive_makes_no_error_nothing_is_better() -> None:
+    still = pd.DataFrame({"unique_id": "a", "y": 5.0, "Naive": 5.0, "other": 5.5}, index=range(7))
+    still["cutoff"] = still["ds"] = pd.date_range("2024-01-01", periods=7)
+    one = pd.Series({"a": 1.0})
+    found = skills(still, Scales(one, one, 1), np.arange(7))
+    assert {skill.verdict for skill in found} == {"no better than naive, which makes no error"}
+
+
+def test_a_series_of_zeros_has_no_say_in_wql_and_counts_stay_counts(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).integers(0, 3, (90, 2)).astype(float)
+    counts[:, 1] = 0
+    counts[:30, 1] = 1
+    table = pd.DataFrame(counts, columns=["p", "q"])
+    table.insert(0, "ds", pd.date_range("2024-01-01", periods=90, freq="h"))
+    found = untrained(tmp_path, table).backtest(table, windows=3)
+    assert found.value("WQL") < 10
+    bounds = found.frames.filter(regex="-lo-|-hi-|^triptych|^Ridge")
+    assert bounds.min().min() >= 0
 
 
 def test_the_command_prints_writes_and_draws(

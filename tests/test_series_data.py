@@ -313,3 +313,15 @@ def test_thousands_of_short_series_need_no_loop_over_them(tmp_path: Path) -> Non
     assert len(data.samples("train")) == series * (48 - 24 - 6 + 1) and len(data.samples("test")) == series
     assert seen == len(data.samples("train")) // 512 * 512
     assert seconds < 20
+
+
+def test_a_row_without_the_name_of_its_series_is_refused() -> None:
+    table = pd.DataFrame({"unique_id": ["a", None], "ds": ["2024-01-01", "2024-01-01"], "y": 1.0})
+    with pytest.raises(UserError, match="every row of 'unique_id' in it, but row 2 has none"):
+        to_table(table, name="it")
+
+
+def test_a_table_without_a_value_is_refused() -> None:
+    table = pd.DataFrame({"ds": ["2024-01-01", "2024-01-02"], "a": [None, None], "b": np.nan})
+    with pytest.raises(UserError, match="expected values in it, but there is none under 'a', 'b'"):
+        to_table(table, name="it")

@@ -39,10 +39,16 @@ def test_the_order_of_day_and_month_is_the_one_that_is_even() -> None:
     assert list(days("01.02.2024", "02.02.2024", "03.02.2024")) == list(
         pd.date_range("2024-02-01", periods=3)
     )
-    months = days("1/2/2024", "1/3/2024", "1/4/2024", "1/5/2024")  # four days or four months
-    assert list(months) == list(pd.date_range("2024-01-02", periods=4))
-    with pytest.raises(UserError, match=r"read in one way, such as 2024-12-31, but '1/2/2024' and the rest"):
-        days("1/2/2024", "2/2/2024")
+    for either in (("1/2/2024", "1/3/2024", "1/4/2024"), ("1/2/2024", "2/2/2024")):  # days or months
+        with pytest.raises(UserError, match=r"read in one way, such as 2024-12-31, but '1/2/2024' and the"):
+            days(*either)
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%y"])
+@pytest.mark.parametrize("freq", ["MS", "QS", "ME"])
+def test_local_dates_of_months_are_months(form: str, freq: str) -> None:
+    written = pd.date_range("2019-01-01", periods=15, freq=freq)
+    assert list(days(*written.strftime(form))) == list(written)
 
 
 def test_a_local_table_of_hours_keeps_its_clock() -> None:

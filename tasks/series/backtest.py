@@ -62,7 +62,7 @@ def backtest(
     run: Run | str | Path,
     table: pd.DataFrame | str | Path,
     horizon: int | None = None,
-    windows: int = 5,
+    windows: int = 6,
     step: int | None = None,
     refit: bool = False,
 ) -> Backtest:

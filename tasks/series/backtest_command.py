@@ -29,7 +29,7 @@ def backtest_command(
     run: str,
     path: str | None = None,
     horizon: int | None = None,
-    windows: int = 5,
+    windows: int = 6,
     step: int | None = None,
     refit: bool = False,
     output: str | None = None,
@@ -100,7 +100,8 @@ def judgement(found: Backtest) -> Summary:
     for skill in found.skill:
         if skill.system != "Naive":
             interval = "" if skill.low is None else f"{skill.low:.3f} to {skill.high:.3f}"
-            table.add_row(skill.system, f"{skill.value:.3f}", interval, skill.verdict, style=_style(skill))
+            value = "" if np.isnan(skill.value) else f"{skill.value:.3f}"
+            table.add_row(skill.system, value, interval, skill.verdict, style=_style(skill))
     return table
 
 
@@ -133,7 +134,10 @@ def figures(found: Backtest) -> dict[str, Any]:
         "windows": int(found.plan.reported.sum()) * len(found.table.channels),
         "step": found.table.step.name,
         "verdict": found.verdict,
-        "skill": {s.system: {"value": s.value, "low": s.low, "high": s.high} for s in found.skill},
+        "skill": {
+            s.system: {"value": None if np.isnan(s.value) else s.value, "low": s.low, "high": s.high}
+            for s in found.skill
+        },
         "pooled": pooled,
         "by_step": by_step,
         "notes": found.notes,
@@ -142,11 +146,12 @@ def figures(found: Backtest) -> dict[str, Any]:
 
 def _draw(found: Backtest, path: Path) -> None:
     """The last window of some series, and the figures of every system at each step."""
-    last = found.frames[found.frames["cutoff"] == found.frames["cutoff"].max()]
+    latest = found.frames.groupby("unique_id")["cutoff"].transform("max")  # series may end apart
+    last = found.frames[found.frames["cutoff"] == latest]
     names = last["unique_id"].unique()
     chosen = names[np.unique(np.linspace(0, len(names) - 1, min(DRAWN, len(names))).round().astype(int))]
     charts = [_chart(found, str(name), last[last["unique_id"] == name]) for name in chosen]
-    draw(charts, path, f"The last of the windows, cut at {last['cutoff'].iloc[0]:%Y-%m-%d %H:%M}")
+    draw(charts, path, f"The last of the windows, cut at {last['cutoff'].max():%Y-%m-%d %H:%M}")
     share = outer(found.levels)
     drawn = found.scores["metric"].isin(["MASE", f"coverage {share} %", f"width {share} %"])
     steps = found.scores[drawn & (found.scores["step"] != ALL)]

@@ -90,4 +90,5 @@ def calibrated(
         quantiles = np.broadcast_to(grid.lay(point)[..., None], (*truth.shape, len(levels)))
         fixed = Residuals(quantiles, truth, unit, np.array(levels), plan.stride)
         systems[name] = grid.pick(split(fixed, calibrates), reported)
-    return systems
+    floor = table.floor(plan.origins.series, plan.origins.rows)[reported][..., None, None]
+    return {name: np.maximum(quantiles, floor) for name, quantiles in systems.items()}

@@ -37,8 +37,7 @@ def forecast_at(
     for start in range(0, len(rows), each):
         context = contexts.at(series[start : start + each], rows[start : start + each])
         parts.append(context.unscale(roll(model, context, steps, contexts.together).numpy()))
-    counts = contexts.table.counts[contexts.table.starts[series] + rows - 1]
-    floor = np.where(counts, 0.0, -np.inf)
+    floor = contexts.table.floor(series, rows)
     return np.maximum(np.concatenate(parts), floor[..., None, None])
 
 

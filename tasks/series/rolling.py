@@ -146,5 +146,6 @@ def _refuse_seen(
         of = f" of the series {table.ids[series]!r}" if table.ids[series] else ""
         raise UserError(
             f"expected windows after the rows that the run was trained and validated on, but of "
-            f"{int(count[series])} windows {step} rows apart{of} only {fits} are; --refit allows more"
+            f"{int(count[series])} windows {step} rows apart{of} only {fits} are: "
+            + (f"--windows {fits} fits, and --refit allows more" if fits else "--refit allows more")
         )

@@ -119,7 +119,10 @@ def outer(levels: Sequence[float]) -> int:
 
 
 def _weighted(frame: pd.DataFrame, names: Sequence[str], shares: Sequence[int]) -> pd.DataFrame:
-    """Mean over the quantiles of `2 sum pinball / sum |y|` of each series (utilsforecast's scaled CRPS)."""
+    """Mean over the quantiles of `2 sum pinball / sum |y|` of each series (utilsforecast's scaled CRPS).
+
+    NaN, which counts for no mean, for a series that is 0 throughout.
+    """
     from utilsforecast.losses import scaled_crps
 
     columns = {
@@ -127,7 +130,10 @@ def _weighted(frame: pd.DataFrame, names: Sequence[str], shares: Sequence[int]) 
         for name in names
     }
     quantiles = [0.5 - share / 200 for share in shares] + [0.5] + [0.5 + share / 200 for share in shares]
-    return scaled_crps(frame, columns, np.array(quantiles))
+    found = scaled_crps(frame, columns, np.array(quantiles))
+    size = frame["y"].abs().groupby(frame["unique_id"]).sum()
+    found.loc[~(size.reindex(found["unique_id"]).to_numpy() > 0), list(columns)] = np.nan
+    return found
 
 
 def _width(frame: pd.DataFrame, names: Sequence[str], share: int) -> pd.DataFrame:

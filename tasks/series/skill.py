@@ -5,6 +5,7 @@ Shapes: S series, B blocks of cut-offs, D draws.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from .scores import Scales
 
 NAIVE = "Naive"
 DRAWS = 2000
+#: Fewest series and blocks of cut-offs: by six windows of one series one system in 30 that is no better
+#: than naive is told to be, as by more windows; by five it was one in 18.
+FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Skill:
 
     Attributes:
         system: which.
-        value: the skill; 0 is naive, 1 perfect.
-        low, high: 95 % interval; None where one window of one series leaves nothing to draw.
+        value: the skill; 0 is naive, 1 perfect; NaN where naive makes no error.
+        low, high: 95 % interval; None where there are too few series and windows to draw.
     """
 
     system: str
@@ -34,9 +38,11 @@ class Skill:
 
     @property
     def verdict(self) -> str:
-        """One of three sentences; an interval that reaches zero or below is no skill."""
+        """One of four; an interval that reaches zero or below is no skill."""
+        if math.isnan(self.value):
+            return "no better than naive, which makes no error"
         if self.low is None:
-            return "too few windows to tell from naive"
+            return "not told from naive by so few windows"
         return "better than naive" if self.low > 0 else "no better than naive"
 
 
@@ -44,7 +50,8 @@ def skills(frame: pd.DataFrame, scale: Scales, block: np.ndarray, seed: int = 0)
     """Skill of every system by its mean absolute scaled error over all series and windows.
 
     The bootstrap draws series and blocks of cut-offs, both with replacement (the pigeonhole
-    bootstrap, Owen 2007): windows that overlap, or that stand at the same time, are not independent.
+    bootstrap, Owen 2007): windows that overlap, or that stand at the same time, are not independent. Its
+    percentiles are those that Student's interval for as many units would reach to (Hesterberg 2015).
 
     Args:
         frame: as `frames` makes it.
@@ -64,17 +71,26 @@ def skills(frame: pd.DataFrame, scale: Scales, block: np.ndarray, seed: int = 0)
     generator = np.random.default_rng(seed)
     rows, columns = (_draws(generator, size) for size in shape)
     drawn = {name: ((rows @ table) * columns).sum(1) for name, table in sums.items()}
+    units, naive = sum(shape) - 1, float(sums[NAIVE].sum())
     found = []
     for name in names:
-        value = 1 - sums[name].sum() / sums[NAIVE].sum()
-        if shape == (1, 1):
+        value = 1 - float(sums[name].sum()) / naive if naive > 0 else math.nan
+        if units < FEWEST or naive == 0:
             found.append(Skill(name, value, None, None))
             continue
         drawn_any = drawn[NAIVE] > 0  # unequal series: a draw may hold no window at all
         ratio = drawn[name][drawn_any] / drawn[NAIVE][drawn_any]
-        low, high = np.quantile(1 - ratio, (0.025, 0.975))
-        found.append(Skill(name, float(value), float(low), float(high)))
+        tail = _tail(units)
+        low, high = np.quantile(1 - ratio, (tail, 1 - tail))
+        found.append(Skill(name, value, float(low), float(high)))
     return found
+
+
+def _tail(units: int) -> float:
+    """What to cut off at either end: 2.5 % of the many, less of the few, whose bootstrap is too narrow."""
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(t.ppf(0.025, units - 1) * math.sqrt(units / (units - 1))))
 
 
 def _draws(generator: np.random.Generator, size: int) -> np.ndarray:

@@ -78,7 +78,7 @@ def _all_local(text: pd.Series[Any]) -> bool:
 
 
 def _local(text: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Local dates: day first or month first, whichever leaves the stamps evenly apart.
+    """Local dates: with dots day first, else day or month first, whichever leaves the stamps evenly apart.
 
     Raises:
         UserError: both ways are as even.
@@ -92,6 +92,8 @@ def _local(text: pd.Series[Any], name: str) -> pd.Series[Any]:
         pd.to_datetime(text, errors="coerce", format=f"{mark.join(order)}{mark}{last}{clock}")
         for order in (("%d", "%m"), ("%m", "%d"))
     ]
+    if mark == ".":  # nobody writes the month first with dots
+        return ways[0]
     ways.sort(key=lambda stamps: (int(stamps.isna().sum()), -_evenness(stamps)))
     best, other = ways
     if not other.isna().any() and _evenness(best) == _evenness(other) and not best.equals(other):
@@ -103,6 +105,11 @@ def _local(text: pd.Series[Any], name: str) -> pd.Series[Any]:
 
 
 def _evenness(stamps: pd.Series[Any]) -> float:
-    """Share of neighbouring stamps that are as far apart as most are."""
-    apart = np.diff(np.unique(stamps.dropna().to_numpy()))
-    return float(np.unique(apart, return_counts=True)[1].max() / len(apart)) if len(apart) else 0.0
+    """Share of neighbouring stamps that are as far apart as most are, in time or, on one day, in months."""
+    found = pd.DatetimeIndex(np.unique(stamps.dropna().to_numpy()))
+    if len(found) < 2:
+        return 0.0
+    months = (found.year * 12 + found.month).to_numpy()
+    one_day = found.day.nunique() == 1 or found.is_month_end.all()
+    ways = [found.to_numpy(), months] if one_day else [found.to_numpy()]
+    return max(float(np.unique(np.diff(way), return_counts=True)[1].max()) for way in ways) / (len(found) - 1)

@@ -93,6 +93,10 @@ class Table:
         before = seen[self.starts] - other[self.starts]
         return seen == np.repeat(before, self.lengths, axis=0)
 
+    def floor(self, series: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`(n, C)` what no forecast of these series from this many rows on may lie below: 0 of counts."""
+        return np.where(self.counts[self.starts[series] + rows - 1], 0.0, -np.inf)
+
     def stamps(self, rows: np.ndarray) -> list[str]:
         """The stamp, as ISO 8601, of one row `(E,)` of each series, counted from its first one."""
         return [stamp.isoformat() for stamp in self.grid[np.clip(self.first + rows, 0, len(self.grid) - 1)]]
@@ -175,8 +179,18 @@ def to_table(
     if not channels:
         raise UserError(f"expected at least one column of values beside {columns.time!r} in {name}")
     values = np.column_stack([_numbers(frame[channel], name) for channel in channels])
+    if np.isnan(values).all():
+        raise UserError(
+            f"expected values in {name}, but there is none under {', '.join(map(repr, channels[:3]))}"
+        )
     time = read_stamps(frame[columns.time], name)
     if long:
+        nameless = frame[columns.series].isna().to_numpy()
+        if nameless.any():
+            raise UserError(
+                f"expected the name of a series in every row of {columns.series!r} in {name}, "
+                f"but row {int(nameless.argmax()) + 1} has none"
+            )
         owner, ids = pd.factorize(frame[columns.series].astype(str))
     else:
         owner, ids = np.zeros(len(frame), int), pd.Index([""])
