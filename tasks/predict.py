@@ -44,4 +44,4 @@ def write_predictions(parts: Sequence[Any], data: Any, model: Model, output: str
         names = [str(classes[i]) for i in best.indices.tolist()]
         table = {"name": data.names("test"), "class": names, "probability": best.values.numpy()}
         pd.DataFrame(table).to_csv(path, index=False)
-    Console().print(f"{len(predicted)} predictions in {path}")
+    Console().print(f"{len(predicted)} predictions in {path}, of the test part", highlight=False)

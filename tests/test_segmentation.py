@@ -13,7 +13,8 @@ from triptych.tasks.evaluation.intervals import bootstrap
 from triptych.tasks.run import load
 from triptych.tasks.vision.attend import attend
 from triptych.tasks.vision.attention import attention, enlarge, mass_mask, principal_colours
-from triptych.tasks.vision.masks import VOID, fit_mask, read_mask
+from triptych.tasks.vision.data import Images
+from triptych.tasks.vision.masks import VOID, find_masks, fit_mask, read_mask
 from triptych.tasks.vision.pixels import Pixels
 from triptych.tasks.vision.segment import segmentation
 from triptych.tasks.vision.segmentation import (
@@ -192,6 +193,22 @@ def test_rows_of_attention_and_of_the_probe(run: tuple[str, str]) -> None:
     assert [row.metric for row in rows[5:]] == ["mean IoU of 2 classes"] * 3
     assert by_name["raw pixels of patches"].value > 0.7  # bright discs: pixels tell them
     assert all(row.low <= row.value <= row.high for row in rows)  # type: ignore[operator]
+
+
+def test_masks_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for value, folder in enumerate(("a", "b")):
+        for of in ("photos", "masks"):
+            (tmp_path / of / "test" / folder).mkdir(parents=True)
+            picture = Image.new("L", (8, 8), 10 * (value + 1))
+            picture.save(tmp_path / of / "test" / folder / "1.png")
+    data = Images(str(tmp_path / "photos"), size=8)
+    data.setup()
+    find = find_masks(str(tmp_path / "masks"), data, "test")
+    assert [int(found.max()) for index in range(2) if (found := find(index)) is not None] == [10, 20]
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    Image.new("L", (8, 8), 30).save(flat / "1.png")  # of which of the two?
+    assert [find_masks(str(flat), data, "test")(index) for index in range(2)] == [None, None]
 
 
 def test_masks_from_alpha_arrays_and_nowhere(run: tuple[str, str], tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_unequal_series_give_the_windows_they_can(run: Run) -> None:
 def test_rows_that_the_run_has_seen_are_refused_and_the_refit_allows_them(run: Run) -> None:
     fits = (ROWS - (ROWS - int(0.2 * ROWS))) // HORIZON
     assert len(backtest(run, wide_table(), windows=fits).frames)
-    with pytest.raises(UserError, match=f"of {fits + 1} windows 5 rows apart only {fits} are: --windows {fits} fits"):
+    with pytest.raises(UserError, match=f"{fits + 1} windows 5 rows apart only {fits} are: --windows"):
         backtest(run, wide_table(), windows=fits + 1)
 
 

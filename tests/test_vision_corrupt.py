@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from triptych.tasks.vision.corrupt import Draw, blocks, corrupt, draw
 from triptych.tasks.vision.data import Images
 from triptych.tasks.vision.options import Corrupt, ImageView, Warp
+from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.image import ImagePatches
 from triptych.tokenizers.view import View
 
@@ -153,6 +154,12 @@ def sit_view(**settings: Any) -> View:
     data.attach({"image": ImagePatches(2)})
     samples = data.samples("train")
     return samples.collate([samples[0, index] for index in range(9)])["a"]
+
+
+@pytest.mark.parametrize("wrong", [{"replace": (0.5, 1.5)}, {"drop": (0.6, 0.3)}, {"drop": (-0.1, 0.2)}])
+def test_shares_that_no_blocks_can_cover_are_refused(wrong: dict[str, tuple[float, float]]) -> None:
+    with pytest.raises(UserError, match="must be two shares from 0 to 1, the smaller one first, but is"):
+        sit_view(**wrong)
 
 
 def test_a_view_tells_what_was_touched_and_the_tokens_carry_it() -> None:

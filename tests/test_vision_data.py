@@ -12,6 +12,7 @@ from triptych.tasks.data import PLAIN
 from triptych.tasks.vision.data import Images
 from triptych.tasks.vision.pixels import Pixels
 from triptych.tasks.vision.read import read_image
+from triptych.tasks.vision.shards import _split
 from triptych.tasks.vision.sources import assign
 from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.image import ImagePatches
@@ -93,6 +94,31 @@ def test_without_a_val_folder_a_tenth_of_train_becomes_it() -> None:
     parts = assign(names, ["train"] * 500 + ["test"])
     assert parts[-1] == "test" and set(parts[:-1]) == {"train", "val"}
     assert 25 < parts.count("val") < 80
+
+
+def test_where_val_is_the_only_other_part_it_is_tested_on() -> None:
+    parts = assign([f"{i}" for i in range(550)], ["train"] * 500 + ["val"] * 50)
+    assert parts[-50:] == ["test"] * 50 and set(parts[:500]) == {"train", "val"}
+    assert set(assign([f"{i}" for i in range(500)], ["train"] * 500)) == {"train", "val", "test"}
+
+
+def test_parts_by_other_names_and_hidden_folders(tmp_path: Path) -> None:
+    for split in ("Training", "valid", "test"):
+        class_folders(tmp_path / split, per_class=3)
+        class_folders(tmp_path / split / ".ipynb_checkpoints", per_class=3)
+    data = images(tmp_path)
+    assert list(data.classes) == ["cat", "dog"]
+    for split, folder in (("train", "Training"), ("val", "valid"), ("test", "test")):
+        assert {name.split("/")[0] for name in data.names(split)} == {folder}
+        assert len(data.names(split)) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("train-0.tar", "train"), ("imagenet-validation-000.tar", "val"), ("dev_3.tar", "val"), ("9.tar", None)],
+)
+def test_the_part_of_a_shard_is_in_its_name(name: str, part: str | None) -> None:
+    assert _split(Path(name)) == part
 
 
 def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
@@ -197,8 +223,8 @@ def test_a_file_that_breaks_later_is_stood_in_for(tmp_path: Path, caplog: pytest
         ),
         (lambda root: _write(root / "table.csv", "path\n"), "no rows"),
         (
-            lambda root: _write(root / "table.csv", "path,split\na.png,dev\n"),
-            "train, val or test, but is 'dev' in row 1",
+            lambda root: _write(root / "table.csv", "path,split\na.png,later\n"),
+            "train, val or test, but is 'later' in row 1",
         ),
         (lambda root: _write(root / "notes.txt", "hello"), "must be a folder, .* but path is .*notes.txt"),
     ],

@@ -50,7 +50,7 @@ def attend(
     files = [Path(path).expanduser() for path in paths]
     if files and all(file.suffix.lower() in SUFFIXES for file in files):
         view, pixels = read_files(opened, files[:count], overrides.get("data.size"))
-        names = [file.stem for file in files[:count]]
+        names = distinct(files[:count])
     elif len(files) > 1:
         raise UserError(f"expected image files, or one folder or table, but got {', '.join(paths)}")
     else:
@@ -63,6 +63,16 @@ def attend(
     _draw(opened, view, pixels, names, folder, -1 if layer is None else layer)
     Console().print(f"{len(names)} images and overview.png in {folder}", highlight=False)
     return folder
+
+
+def distinct(files: Sequence[Path]) -> list[str]:
+    """A name for each file: its own, its folder before it where several share one, else its place too."""
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        names = [f"{file.parent.name}-{file.stem}" if file.parent.name else file.stem for file in files]
+    if len(set(names)) < len(names):
+        names = [f"{index}-{name}" for index, name in enumerate(names)]
+    return names
 
 
 def read_files(run: Run, files: Sequence[Path], size: Any = None) -> tuple[View, Pixels]:

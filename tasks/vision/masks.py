@@ -8,6 +8,7 @@ Shapes: H x W pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def find_masks(where: str, data: Images, split: Split) -> Masks:
     """Masks of a split's images.
 
     Args:
-        where: `alpha`; a folder with a picture of the same name (but for its suffix) for each image; or an
-            `.npz` with `train_mask`, `val_mask`, `test_mask` `(m, H, W)` in the order of its images.
+        where: `alpha`; a folder with a picture for each image, of the same path or of the same name where no
+            other has it, but for the suffix; or an `.npz` with `train_mask`, `val_mask`, `test_mask`
+            `(m, H, W)` in the order of its images.
         data: set up.
         split: which part.
 
@@ -53,9 +55,11 @@ def find_masks(where: str, data: Images, split: Split) -> Masks:
         return _array(path, split, len(images))
     if not path.is_dir():
         raise UserError(f"masks must be 'alpha', a folder or an .npz file, but are {where!r}")
-    beside = {file.stem: file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES}
-    exact = {file.relative_to(path).with_suffix("").as_posix(): file for file in beside.values()}
+    files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    exact = {file.relative_to(path).with_suffix("").as_posix(): file for file in files}
     names = [Path(name).with_suffix("") for name in data.names(split)]
+    of_masks, of_images = Counter(file.stem for file in files), Counter(name.name for name in names)
+    beside = {file.stem: file for file in files if of_masks[file.stem] == 1 and of_images[file.stem] <= 1}
 
     def of(index: int) -> Tensor | None:
         file = exact.get(names[index].as_posix()) or beside.get(names[index].name)

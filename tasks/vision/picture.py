@@ -138,11 +138,14 @@ def some_of_each(data: Images, count: int = SHOWN) -> View:
 def on_paper(image: Tensor, small: bool = False, like: Tensor | None = None) -> Tensor:
     """`(C, H, W)` as `(H', W', 3)` to look at: enlarged where small, and ink on black as ink on white.
 
+    Of channels that are neither grey nor red, green and blue the mean is shown.
+
     Args:
         small: no larger than a cell of the overview either.
         like: the images that say whether it is ink on black, so that a row is of one kind; itself alone
             unless given.
     """
+    image = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
     height, width = image.shape[1:]
     factor = max(1, -(-LARGE // min(height, width)))
     large = enlarged(image, (height * factor, width * factor))

@@ -6,6 +6,7 @@ Shards are indexed once and read in any order, so that order and splits are thos
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ...tokenizers.errors import UserError
 from .read import SUFFIXES, Packed
-from .sources import SPLITS, Source, assign
+from .sources import Source, assign, split_of
 
 
 def shards(path: Path) -> Source:
@@ -60,10 +61,21 @@ def _labels(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Iterato
             continue
         file = archive.extractfile(member)
         assert file is not None
-        text = file.read().decode()
-        label = json.loads(text).get("label") if kind == ".json" else text.strip()
+        label = _label(file.read(), kind, member.name)
         if label is not None:
             yield _key(member.name), str(label)
+
+
+def _label(content: bytes, kind: str, name: str) -> object:
+    """What one member says of its sample's class; None if it does not."""
+    try:
+        text = content.decode()
+        return json.loads(text).get("label") if kind == ".json" else text.strip()
+    except (ValueError, AttributeError) as error:
+        expected = "a JSON object" if kind == ".json" else "the name of a class in UTF-8"
+        raise UserError(
+            f"expected {expected} in {name!r} of a shard, but it cannot be read: {error}"
+        ) from error
 
 
 def _key(name: str) -> str:
@@ -73,4 +85,5 @@ def _key(name: str) -> str:
 
 
 def _split(shard: Path) -> str | None:
-    return next((split for split in SPLITS if shard.name.startswith(split)), None)
+    """Of `train-000.tar`, `imagenet-validation-000.tar` and the like."""
+    return next(filter(None, map(split_of, re.split(r"[^A-Za-z]+", shard.name))), None)

@@ -19,6 +19,8 @@ from ...tokenizers.errors import UserError
 from .read import SUFFIXES, File
 
 SPLITS = ("train", "val", "test")
+#: What else people call them.
+ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 @dataclass(frozen=True)
@@ -82,20 +84,31 @@ def digits(fold: int) -> Source:
 
 
 def folder(path: Path) -> Source:
-    """A folder of class folders, or of images; split by folders `train`, `val`, `test`, else by hash."""
-    files = sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    """A folder of class folders, or of images; split by folders `train`, `val`, `test`, else by hash.
+
+    Hidden files and folders are left out.
+    """
+    found = [file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+    parents = {file: file.relative_to(path).parts[:-1] for file in found}
+    files = sorted(file for file in found if not any(part.startswith(".") for part in parents[file]))
     if not files:
         raise UserError(f"no images in {str(path)!r} (looked for {', '.join(sorted(SUFFIXES))})")
-    parents = {file: file.relative_to(path).parts[:-1] for file in files}
-    tops = {parts[0] for parts in parents.values() if parts}
-    in_splits = "train" in tops or (bool(tops) and tops <= set(SPLITS))
+    tops = {file: split_of(parents[file][0]) if parents[file] else None for file in files}
+    named = {parents[file][0] for file in files if parents[file]}
+    in_splits = "train" in tops.values() or (bool(named) and all(map(split_of, named)))
     if in_splits:
-        files = [file for file in files if parents[file][:1] and parents[file][0] in SPLITS]
+        files = [file for file in files if tops[file]]
     depth = 1 if in_splits else 0
     labels = [parents[file][depth] if len(parents[file]) > depth else None for file in files]
     names = [file.relative_to(path).as_posix() for file in files]
-    given = [parents[file][0] if in_splits else None for file in files]
+    given = [tops[file] if in_splits else None for file in files]
     return Source(names, files, labels, assign(names, given))
+
+
+def split_of(name: str) -> str | None:
+    """The part that a folder or a split is called by, whatever its case; None if it is none."""
+    low = name.lower()
+    return low if low in SPLITS else ALIASES.get(low)
 
 
 def table(path: Path) -> Source:
@@ -117,10 +130,11 @@ def table(path: Path) -> Source:
     ]
     labels, given = ([None if value is None else str(value) for value in column] for column in columns)
     for row, split in enumerate(given):
-        if split is not None and split not in SPLITS:
+        if split is not None and split_of(split) is None:
             raise UserError(
                 f"a split must be train, val or test, but is {split!r} in row {row + 1} of {str(path)!r}"
             )
+        given[row] = None if split is None else split_of(split)
     return Source(names, [path.parent / name for name in names], labels, assign(names, given))
 
 
@@ -176,16 +190,19 @@ def _between_0_and_1(values: np.ndarray, name: str) -> Tensor:
 def assign(names: Sequence[str], given: Sequence[str | None]) -> list[str]:
     """The part each image belongs to: as given, else by a hash of its name, which never changes.
 
-    Where nothing is given: 80 % train, 10 % val, 10 % test. Where parts are given but none is `val`, a
-    tenth of train becomes it.
+    Where nothing but `train` is given: 80 % train, 10 % val, 10 % test. Where `val` is the only other part,
+    it is the one to test on, as papers do with labels that are kept from the public. Where other parts are
+    given but none is `val`, a tenth of train becomes it.
     """
     shares = [
         int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) / 2**32 for name in names
     ]
-    if not any(given):
-        return ["test" if share < 0.1 else "val" if share < 0.2 else "train" for share in shares]
-    carve = "val" not in given
     parts = [split or "train" for split in given]
+    if set(parts) == {"train"}:
+        return ["test" if share < 0.1 else "val" if share < 0.2 else "train" for share in shares]
+    if set(parts) == {"train", "val"}:
+        parts = ["test" if part == "val" else part for part in parts]
+    carve = "val" not in parts
     return [
         "val" if carve and part == "train" and u < 0.1 else part
         for part, u in zip(parts, shares, strict=True)

@@ -184,7 +184,14 @@ class ViewMaker:
 
     def _check(self) -> None:
         height, width = self.size
-        mask, mix = self.options.mask, self.options.mix
+        mask, mix, corrupt = self.options.mask, self.options.mix, self.options.corrupt
+        for what in ("drop", "replace", "side") if corrupt is not None else ():
+            low, high = getattr(corrupt, what)
+            if not 0 <= low <= high <= 1:
+                raise UserError(
+                    f"corrupt.{what} of view {self.name!r} must be two shares from 0 to 1, the smaller one "
+                    f"first, but is {low} and {high}"
+                )
         if mix is not None and not self.classes:
             raise UserError(f"a view with mix needs labels to mix, but the data of {self.name!r} has none")
         if mix is not None and (min(mix.mixup, mix.cutmix) < 0 or max(mix.mixup, mix.cutmix) == 0):
