@@ -72,14 +72,16 @@ def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
             keep(path, {"kind": kind, "run": name, "seed": seed, "figures": told})
 
 
-def base(table: str, like: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
+def base(cell: Cell, like: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What needs no training on a table's data, measured once: its runs' encoder, three seeds; pixels."""
+    nonlinear = bool(cell.elsewhere)
 
     def measured() -> dict[str, list[dict[str, Any]]]:
         run = load(like)
-        return {UNTRAINED: [untrained(run, seed) for seed in range(3)], PIXELS: [raw_pixels(run)]}
+        fresh = [untrained(run, seed, nonlinear) for seed in range(3)]
+        return {UNTRAINED: fresh, PIXELS: [raw_pixels(run, nonlinear)]}
 
-    return kept(folder / "results" / f"baselines-{table}.json", measured)
+    return kept(folder / "results" / f"baselines-{cell.table}_{cell.kind}.json", measured)
 
 
 def show(name: str, metrics: Mapping[str, Any]) -> None:
@@ -109,8 +111,7 @@ def main() -> None:
                 show(f"{cell.key}-{seed} ({record['processor_minutes']:.1f} min)", record["wrong"])
                 if cell.table == "vit" or "data.labels" in cell.overrides:
                     continue  # of another shape, or with other labels
-                table = f"{cell.table}_{cell.kind}"
-                for name, measured in base(table, Path(record["run"]), folder).items():
+                for name, measured in base(cell, Path(record["run"]), folder).items():
                     show(f"    {name}", measured[0])
 
 

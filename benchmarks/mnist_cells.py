@@ -215,17 +215,19 @@ def joint() -> list[Cell]:
 
 
 def ablation() -> list[Cell]:
-    """SiT's tasks, each alone, in pairs and all, probed on the data they learnt from and on the other."""
+    """SiT's tasks alone, in pairs and all, and labels, probed on what they learnt from and on the other."""
     names = ("reconstruction", "rotation", "contrastive")
     some = [combination for size in (1, 2, 3) for combination in combinations(names, size)]
     settings = {"+".join(own): {**tasks(*own), **FIXED} for own in some}
     settings["all-learnt"] = tasks(*names)
     table = []
     for kind, other, epochs in (("centred", "digits", 6), ("digits", "centred", 12)):
+        start = {**COARSE, "data.views.train.warp": CENTRED_WARP, "data.batch_size": 64}
         for name, own in settings.items():
-            start = {**COARSE, "data.views.train.warp": CENTRED_WARP, "data.batch_size": 64}
             overrides = {**start, "data.size": 28, **own, "trainer.max_epochs": epochs}
             table.append(Cell("ablation", name, kind, "vision/sit", overrides, elsewhere=(other,)))
+        labels = {**start, "data.size": 28, "model.optimizer.layer_decay": 1.0, "trainer.max_epochs": epochs}
+        table.append(Cell("ablation", "supervised", kind, "vision/finetune", labels, elsewhere=(other,)))
     return table
 
 

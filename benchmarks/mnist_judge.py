@@ -85,22 +85,24 @@ def neighbours(readings: list[Parts]) -> tuple[Tensor, str]:
     return right, name
 
 
-def untrained(run: Run, seed: int) -> Wrong:
+def untrained(run: Run, seed: int, nonlinear: bool) -> Wrong:
     """An encoder of the run's shape with fresh weights."""
-    return frozen(run.untrained(seed), run.data())
+    return (probes if nonlinear else frozen)(run.untrained(seed), run.data())
 
 
-def raw_pixels(run: Run) -> Wrong:
-    """Pixels of the run's data by 3-NN, kNN, linear probe and SVM."""
+def raw_pixels(run: Run, nonlinear: bool) -> Wrong:
+    """Pixels of the run's data by 3-NN, kNN, linear (and non-linear) probe and SVM."""
     (pixels,) = gather(run.model, run.data(), [(Reading("mean"),)])
     train, val, test = (Sample(part.raw, part.label) for part in pixels.single())
     raw = [Parts("", ((train,), (val,), (test,)))]
     right, _ = neighbours(raw)
     machine, settings = svm(train, val, test)
+    hidden = {NONLINEAR: probed(raw, HIDDEN)} if nonlinear else {}
     return {
         "3-NN accuracy": wrong(nearest(train.x, train.label, test.x) == test.label),
         KNN: wrong(right),
         LINEAR: probed(raw),
+        **hidden,
         "RBF-SVM accuracy": {**wrong(machine), "reading": settings},
     }
 

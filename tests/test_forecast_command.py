@@ -203,6 +203,7 @@ def test_mistakes_on_the_command_line_end_with_status_2(
         ([good, "--horizon", "0"], "--horizon"),
         ([good, "--horizon", "212"], "at most the table's 211 rows, but got 212"),
         ([good, "--output", str(tmp_path / "f.txt")], "to end in .csv or .parquet"),
+        ([good, "--plot", str(tmp_path / "f.xyz")], "--plot to end in .png, .pdf, .svg, but got"),
     ):
         assert main([*command, *rest]) == 2
         said = capsys.readouterr().err.strip()

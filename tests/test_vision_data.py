@@ -223,6 +223,14 @@ def test_a_file_that_breaks_later_is_stood_in_for(tmp_path: Path, caplog: pytest
         ),
         (lambda root: _write(root / "table.csv", "path\n"), "no rows"),
         (
+            lambda root: _write(root / "table.csv", ""),
+            "expected images at .*table.csv', but it cannot be read: No columns",
+        ),
+        (
+            lambda root: _write(root / "broken.npz", "PK"),
+            "expected images at .*broken.npz', but it cannot be read: ",
+        ),
+        (
             lambda root: _write(root / "table.csv", "path,split\na.png,later\n"),
             "train, val or test, but is 'later' in row 1",
         ),

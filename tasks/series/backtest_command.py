@@ -14,7 +14,7 @@ from .backtest import Backtest, backtest
 from .calibrate import OWN
 from .forecast import own_table, write_frame
 from .frames import intervals
-from .plot import Chart, draw, draw_steps
+from .plot import Chart, check_picture, draw, draw_steps
 from .scores import ALL, outer
 from .skill import Skill
 
@@ -53,6 +53,7 @@ def backtest_command(
 
     if output is not None and not {".csv", ".parquet"} & set(Path(output).suffixes[-2:]):
         raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
+    check_picture(plot)
     loaded = load(run)
     path = path or own_table(loaded)
     found = backtest(loaded, path, horizon, windows, step, refit)

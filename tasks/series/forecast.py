@@ -12,6 +12,7 @@ from ...tokenizers.errors import UserError
 from ..run import Run, load, write_json
 from .beside import Given
 from .future import Future, predict_future
+from .plot import check_picture, draw_future
 from .table import Columns, Table, read_table, to_table
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def forecast_command(
     target = Path(output)
     if not {".csv", ".parquet"} & set(target.suffixes[-2:]):
         raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
+    check_picture(plot)
     loaded = load(run)
     path = path or own_table(loaded)
     table = as_table(loaded, path)
@@ -89,8 +91,6 @@ def forecast_command(
     if trained != table.step.name:
         console.print(f"The model was trained on rows {trained} apart, these are {table.step.name} apart.")
     if plot is not None:
-        from .plot import draw_future
-
         console.print(f"{draw_future(future, Path(plot))} series drawn in {plot}")
     if json is not None:
         figures = {"series": len(table.names), "horizon": future.steps, "step": table.step.name}

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ...tokenizers.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .future import Future
 
 INK, MODEL, RIVAL, FAINT = "#1c2430", "#2563eb", "#d97706", "#98a2b3"
+#: Endings of the pictures that can be written.
+PICTURES = (".png", ".pdf", ".svg")
 #: Charts in one picture, rows of history beside each row of forecast.
 DRAWN, HISTORY = 6, 4
 
@@ -47,6 +51,16 @@ class Chart:
     truth: np.ndarray | None = None
     rival: np.ndarray | None = None
     rival_name: str = "seasonal naive"
+
+
+def check_picture(plot: str | None) -> None:
+    """Refuse, before any work, what no picture can be written to.
+
+    Raises:
+        UserError: `plot` ends in nothing that is drawn.
+    """
+    if plot is not None and Path(plot).suffix.lower() not in PICTURES:
+        raise UserError(f"expected --plot to end in {', '.join(PICTURES)}, but got {plot!r}")
 
 
 def draw(charts: Sequence[Chart], path: Path, heading: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import BadZipFile
 
 from ...tokenizers.errors import UserError
 from .layouts import published
@@ -35,11 +36,19 @@ def find(path: str, fold: int) -> Source:
     if path == DIGITS:
         return digits(fold)
     where = Path(path).expanduser()
-    if where.is_dir():
-        return published(where) or (shards if any(where.glob("*.tar")) else folder)(where)
     if not where.exists():
         raise UserError(f"no folder or file of images at {path!r}")
-    if where.suffix.lower() not in FILES:
+    if not where.is_dir() and where.suffix.lower() not in FILES:
         known = ", ".join(FILES)
         raise UserError(f"images must be a folder, a file ({known}), or 'digits', but path is {path!r}")
+    try:
+        return _read(where)
+    except (ValueError, LookupError, OSError, BadZipFile) as error:  # what readers say of broken files
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"expected images at {path!r}, but it cannot be read: {told}") from error
+
+
+def _read(where: Path) -> Source:
+    if where.is_dir():
+        return published(where) or (shards if any(where.glob("*.tar")) else folder)(where)
     return FILES[where.suffix.lower()](where)
