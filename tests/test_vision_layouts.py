@@ -120,6 +120,14 @@ def test_imagenet_with_real_labels(tmp_path: Path) -> None:
         UserError, match=r"numbered 1 to 3 in their names, but one is called 'stranger\.JPEG'"
     ):
         images(tmp_path)
+    (tmp_path / "real.json").write_text(json.dumps([[1, 3], [], [0]]))
+    with pytest.raises(UserError, match=r"every number of real\.json, but it goes to 3 and there are 3"):
+        images(tmp_path)
+    save(tmp_path / "val" / "loose_1.JPEG")
+    with pytest.raises(
+        UserError, match=r"expected class folders in .*val', but 'loose_1\.JPEG' lies in none"
+    ):
+        images(tmp_path)
 
 
 def encoded(value: int) -> bytes:

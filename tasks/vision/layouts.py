@@ -97,11 +97,23 @@ def imagenet_real(path: Path) -> Source:
 
     Of each validation picture, by its number in the name, `real.json` lists the classes that are right;
     classes are numbered by the alphabet of the training folders.
+
+    Raises:
+        UserError: a picture of `val` lies in no class folder or has no number, or a class has no folder.
     """
     train, test = _images(path / "train"), _images(path / "val")
+    if loose := [file for file in test if file.parent == path / "val"]:
+        raise UserError(
+            f"expected class folders in {str(path / 'val')!r}, but {loose[0].name!r} lies in none of them"
+        )
     labels = [file.parent.name for file in [*train, *test]]
     classes = sorted(set(labels))
     right = json.loads((path / "real.json").read_text(encoding="utf-8"))
+    if (most := max((index for several in right for index in several), default=0)) >= len(classes):
+        raise UserError(
+            f"expected a class folder in {str(path)!r} for every number of real.json, but it goes to {most} "
+            f"and there are {len(classes)}"
+        )
     accepted: list[frozenset[str] | None] = [None] * len(train)
     for file in test:
         number = file.stem.rpartition("_")[2]
