@@ -125,7 +125,7 @@ def test_imagenet_with_real_labels(tmp_path: Path) -> None:
         images(tmp_path)
     save(tmp_path / "val" / "loose_1.JPEG")
     with pytest.raises(
-        UserError, match=r"expected class folders in .*val', but 'loose_1\.JPEG' lies in none"
+        UserError, match=r"class folders in .*val', but 'loose_1\.JPEG' lies in none"
     ):
         images(tmp_path)
 
