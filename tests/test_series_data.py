@@ -325,3 +325,11 @@ def test_a_table_without_a_value_is_refused() -> None:
     table = pd.DataFrame({"ds": ["2024-01-01", "2024-01-02"], "a": [None, None], "b": np.nan})
     with pytest.raises(UserError, match="expected values in it, but there is none under 'a', 'b'"):
         to_table(table, name="it")
+
+
+def test_a_table_too_short_is_told_what_fits(tmp_path: Path) -> None:
+    path = tmp_path / "short.csv"
+    pd.DataFrame({"ds": pd.date_range("2021-01-01", periods=36, freq="MS"), "y": range(36)}).to_csv(path)
+    with pytest.raises(UserError, match=r"--data\.context 21 --data\.horizon 4 fit, .* stride of 21 at most"):
+        Tables(str(path), context=168, horizon=24).setup()
+    Tables(str(path), context=21, horizon=4).setup()

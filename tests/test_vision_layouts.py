@@ -124,9 +124,7 @@ def test_imagenet_with_real_labels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"every number of real\.json, but it goes to 3 and there are 3"):
         images(tmp_path)
     save(tmp_path / "val" / "loose_1.JPEG")
-    with pytest.raises(
-        UserError, match=r"class folders in .*val', but 'loose_1\.JPEG' lies in none"
-    ):
+    with pytest.raises(UserError, match=r"class folders in .*val', but 'loose_1\.JPEG' lies in none"):
         images(tmp_path)
 
 

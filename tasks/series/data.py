@@ -211,8 +211,24 @@ class Tables(Data):
                 raise UserError(
                     f"{self.path!r} is too short for a context of {self.context} and a horizon of "
                     f"{self.horizon} rows: its longest series has {longest}, and after the split "
-                    f"{'/'.join(f'{part:g}' for part in self.split)} no {split} window fits"
+                    f"{'/'.join(f'{part:g}' for part in self.split)} no {split} window fits{self._shorter()}"
                 )
+
+    def _shorter(self) -> str:
+        """The longest horizon and context with which every part holds a window; "" if none do."""
+        rows = [
+            int((span.high - span.low).max())
+            for span, share in zip(self.spans.values(), self.split, strict=True)
+            if share > 0
+        ]
+        horizon = min(self.horizon, *rows[1:], rows[0] // 2)
+        context = min(self.context, rows[0] - horizon)
+        if horizon < 1 or context < 2:
+            return ""
+        return (
+            f"; --data.context {context} --data.horizon {horizon} fit, with "
+            f"--model.tokenizers.series.patch and stride of {context} at most"
+        )
 
 
 def fill_forward(
