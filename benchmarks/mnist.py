@@ -65,10 +65,10 @@ def more(folder: Path, data: Mapping[str, str], seeds: Sequence[int]) -> None:
     """Attention as segmentation, of digits on textures and of shapes."""
     for (kind, name, labelled), seed in product(ATTENTIVE, seeds):
         run = folder / "runs" / f"self_supervised-{kind}-{name}-{seed}"
-        beside = folder / "runs" / f"self_supervised-{kind}-{labelled}-0"
+        beside = folder / "runs" / f"self_supervised-{kind}-{labelled}-{seed}"
         path = folder / "results" / f"segmentation-{kind}-{name}-{seed}.json"
         if run.is_dir() and beside.is_dir() and not path.is_file():
-            told = segmentation(run, beside, data[kind])
+            told = segmentation(run, beside, data[kind], seed)
             keep(path, {"kind": kind, "run": name, "seed": seed, "figures": told})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,15 @@ def pixels_of_few(run: Run) -> dict[str, Wrong]:
     return told
 
 
-def segmentation(run: Path, beside: Path, masks: str) -> list[dict[str, Any]]:
-    """What `triptych evaluate segmentation --run RUN --masks MASKS --beside RUN` measures of attention."""
-    others = {"supervised": load(beside)}
+def segmentation(run: Path, beside: Path, masks: str, seed: int) -> list[dict[str, Any]]:
+    """What `triptych evaluate segmentation --run RUN --masks MASKS --beside RUN` measures of attention.
+
+    The untrained encoder of the command is always drawn by seed 0; one of this seed is beside it.
+    """
+    own = load(run)
+    others = {
+        "supervised": load(beside),
+        "untrained encoder of this seed": replace(own, model=own.untrained(seed)),
+    }
     metric = f"Jaccard of the best head ({SHARE:.0%} of the attention)"
-    return figures(attention_rows(load(run), others, {}, masks, metric, SHARE))
+    return figures(attention_rows(own, others, {}, masks, metric, SHARE))

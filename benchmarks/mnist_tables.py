@@ -42,7 +42,9 @@ def tables(folder: Path) -> None:
             print("\n".join(markdown(row) for row in told))
     maps = [read(path) for path in sorted(results.glob("segmentation-*.json"))]
     if maps:
-        print(write("mnist_segmentation", {"maps": maps}, PACKAGES))
+        before = read(RESULTS / "mnist_segmentation.json")["maps"]
+        by_run = {(one["kind"], one["run"], one["seed"]): one for one in [*before, *maps]}
+        print(write("mnist_segmentation", {"maps": [by_run[key] for key in sorted(by_run)]}, PACKAGES))
 
 
 def by_table() -> dict[str, list[Cell]]:
