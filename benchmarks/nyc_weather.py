@@ -35,7 +35,8 @@ def main() -> None:
         ratio, minutes = value(run, OWN, RATIO), run["minutes"]
         print(f"seed {run['seed']}: {value(run, OWN, MSE):.4f}, {ratio:.3f} of ridge, {minutes:.1f} min")
     figures = {"config": options.config, "goal": GOAL, "goal_minutes": MINUTES, **summary, "runs": runs}
-    name = "nyc_weather" + options.config.removeprefix("series/forecast").replace("/", "_").replace("-", "_")
+    short = options.config.removeprefix("series/").removeprefix("forecast").strip("-").replace("-", "_")
+    name = f"nyc_weather_{short}" if short else "nyc_weather"
     print(f"goal {GOAL}; in {write(name, figures, ('lightning', 'numpy', 'pandas'))}")
 
 
