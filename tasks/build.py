@@ -75,10 +75,15 @@ def built(cls: type, values: Mapping[str, Any], name: str, subclass: bool = Fals
 
 @contextmanager
 def one_sentence(name: str) -> Iterator[None]:
-    """Turn jsonargparse's and the constructors' own complaints about values into a UserError."""
+    """Turn jsonargparse's and the constructors' own complaints about values into a UserError.
+
+    A constructor's own UserError, which jsonargparse wraps in what else it tried, is told alone.
+    """
     from jsonargparse import ArgumentError
 
     try:
         yield
     except (ArgumentError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
         raise UserError(f"the config {name!r} cannot be built: {error}") from error

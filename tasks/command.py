@@ -96,6 +96,13 @@ def positive(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """A number above 0 and below 1. Raises ValueError otherwise."""
+    if not 0 < float(text) < 1:
+        raise ValueError(text)
+    return float(text)
+
+
 def head(text: str) -> str:
     """A kind of classifier. Raises ValueError for a word that names none."""
     if text not in ("linear", "nonlinear"):
@@ -110,6 +117,13 @@ def numbers(text: str) -> str:
     return text
 
 
+def intervals(text: str) -> str:
+    """Whose intervals a forecast has. Raises ValueError for a word that names none."""
+    if text not in ("model", "split", "online"):
+        raise ValueError(text)
+    return text
+
+
 def mfcc(text: str) -> str:
     """The one kind of features that needs no run. Raises ValueError for any other word."""
     if text != "mfcc":
@@ -120,9 +134,11 @@ def mfcc(text: str) -> str:
 EXPECTED: dict[Callable[[str], Any], str] = {
     whole: "a whole number of at least 1",
     positive: "a number above 0",
+    share: "a number between 0 and 1",
     mfcc: "mfcc",
     head: "linear or nonlinear",
     numbers: "objects or classes",
+    intervals: "model, split or online",
 }
 """What an option's kind accepts, for its error sentence."""
 

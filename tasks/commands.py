@@ -23,9 +23,11 @@ from .command import (
     Overrides,
     folder,
     head,
+    intervals,
     numbers,
     on_run,
     positive,
+    share,
     whole,
 )
 from .commands_speech import SPEECH
@@ -181,7 +183,7 @@ COMMANDS = (
             RUN,
             Option("masks", "WHERE", "folder of masks, an .npz, or alpha (transparency)", required=True),
             Option("numbers", "WHAT", "what masks number: objects or classes", numbers, "objects"),
-            Option("share", "S", "of each head's attention that its mask holds", positive, 0.6),
+            Option("share", "S", "of each head's attention that its mask holds", share, 0.6),
             Option("beside", "RUN", "another run, a supervised one say, measured too"),
             JSON,
             TRUST,
@@ -225,13 +227,17 @@ COMMANDS = (
             RUN,
             TABLE,
             Option("horizon", "H", "steps to forecast (default: the model's own)", whole),
-            Option("output", "FILE", "CSV file to write", default="forecast.csv"),
+            Option(
+                "intervals", "KIND", "model, or calibrated on the past: split or online", intervals, "model"
+            ),
+            Option("output", "FILE", "CSV or Parquet file to write", default="forecast.csv"),
             Option("plot", "FILE", "draw the forecast with its quantiles into this PNG file"),
             JSON,
             TRUST,
         ),
         "triptych forecast --run runs/forecast-1 --data.path sales.csv --horizon 24 --plot forecast.png",
-        on_run("series.forecast:forecast_command", "data_path"),
+        on_run("series.forecast:forecast_command", "data_path", "overrides"),
+        ("data",),
     ),
     Command(
         "backtest",
@@ -249,14 +255,15 @@ COMMANDS = (
             TRUST,
         ),
         "triptych backtest --run runs/forecast-1 --data.path sales.csv --horizon 24 --windows 10",
-        on_run("series.backtest_command:backtest_command", "data_path"),
+        on_run("series.backtest_command:backtest_command", "data_path", "overrides"),
+        ("data",),
     ),
     Command(
         "embed",
         "embeddings of data, one row a sample",
         (
             RUN,
-            Option("output", "FILE", "Parquet file to write", default="embeddings.parquet"),
+            Option("output", "FILE", "Parquet or CSV file to write", default="embeddings.parquet"),
             Option("layer", "N", "block to read, counted from 1 (default: the last, normalised)", whole),
             POOL,
             JSON,

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from ..objectives.gather import rank, ranks
+from ..tokenizers.errors import UserError
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.view import Batch
 from .window import Counts, Windows
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .model import Model
 
 Split = Literal["train", "val", "test"]
+#: In the order in which commands read them.
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Item = TypeVar("Item")
 
 #: The view that `plain` loaders give: no augmentation, no corruption, nothing masked.
@@ -109,10 +112,16 @@ class Data(LightningDataModule):
         batch_size: samples a training step.
         workers: processes that load; what they draw does not depend on their number.
         seed: of order, augmentation and masks; the run's seed unless given.
+
+    Raises:
+        UserError: a batch of no samples, or fewer than no processes.
     """
 
     def __init__(self, batch_size: int = 64, workers: int = 0, seed: int = 0) -> None:
         super().__init__()
+        for name, number, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+            if number < least:
+                raise UserError(f"expected data.{name} to be at least {least}, but got {number}")
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.tokenizers: Mapping[str, Tokenizer] = {}
         self.window = 1
@@ -161,8 +170,12 @@ class Data(LightningDataModule):
         """What each sample of a split is called, in order: a file's name where there are files."""
         return [str(index) for index in range(len(self.samples(split)))]
 
+    def predicted_splits(self) -> tuple[Split, ...]:
+        """The splits that `triptych predict` reads: all that have samples."""
+        return tuple(split for split in SPLITS if len(self.samples(split, plain=True)))
+
     def predicted(self, prediction: Tensor, model: Model) -> pd.DataFrame | None:
-        """What a model says of the plain test split as a table in the user's own units, or None."""
+        """What a model says of `predicted_splits` as a table in the user's own units, or None."""
         return None
 
     def train_dataloader(self) -> DataLoader[Any] | Windows:
@@ -190,9 +203,9 @@ class Data(LightningDataModule):
         samples = self.samples(split, plain=True)
         return self._loader(samples, EpochSampler(len(samples), None), False)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """The plain test split."""
-        return self.plain("test")
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """The plain loader of each of `predicted_splits`."""
+        return [self.plain(split) for split in self.predicted_splits()]
 
     def _loader(self, samples: Samples, sampler: EpochSampler, drop_last: bool) -> DataLoader[Any]:
         return DataLoader(

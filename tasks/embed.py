@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data import Split
+from .data import SPLITS
 from .features import features
 from .run import Run, load, write_json
+from .table import frame_file, write_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def embed(
@@ -54,11 +53,12 @@ def embed_command(
     pool: str = "auto",
     json: str | None = None,
 ) -> None:
-    """Write `embed`'s table to a Parquet file."""
+    """Write `embed`'s table to a Parquet or CSV file."""
     from rich.console import Console
 
+    target = frame_file(output)
     table = embed(load(run), overrides, layer, pool)
-    table.to_parquet(Path(output))
+    write_frame(table, target)
     width = table.shape[1] - 3
     Console().print(f"{len(table)} embeddings of {width} values each in {output}")
     if json is not None:

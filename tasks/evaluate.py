@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..tokenizers.errors import UserError
-from .data import Data, Split
+from .data import SPLITS, Data
 from .evaluation.heads import Kind, Recipe
 from .evaluation.labels import Truth, accuracy_rows, tell
 from .evaluation.sweep import Parts, Sample, sweep
@@ -22,7 +22,6 @@ from .panel import Row
 from .run import Run, load
 from .table import print_rows, read_json, record
 
-PARTS: tuple[Split, ...] = ("train", "val", "test")
 OWN, UNTRAINED = "this run", "untrained encoder"
 
 #: What an evaluation makes of the features of all parts: the class each seed names for each test sample,
@@ -122,7 +121,7 @@ def compare(
         The rows, and in words how many samples there were and what was chosen for each row.
 
     Raises:
-        UserError: the data has fewer than two classes, or a part without labels.
+        UserError: the data has fewer than two classes, or a part without samples or labels.
     """
     own = gather(run.model, data, readings)
     train, val, test = own[0].single()
@@ -131,7 +130,7 @@ def compare(
         raise UserError(f"an evaluation by classes needs at least 2 in the train part, but found {found}")
     systems = {OWN: own, UNTRAINED: gather(run.untrained(), data, readings)}
     raw = [Sample(part.raw, part.label) for part in (train, val, test) if part.raw is not None]
-    if len(raw) == len(PARTS) and len({sample.x.shape[1] for sample in raw}) == 1:
+    if len(raw) == len(SPLITS) and len({sample.x.shape[1] for sample in raw}) == 1:
         systems["raw input"] = [Parts("", ((raw[0],), (raw[1],), (raw[2],)))]
     rows: list[Row] = []
     chosen: list[str] = []
@@ -154,7 +153,9 @@ def gather(model: Model, data: Data, readings: Sequence[tuple[Reading, ...]]) ->
     """
     flat = [reading for group in readings for reading in group]
     columns: list[list[Sample]] = []
-    for split in PARTS:
+    for split in SPLITS:
+        if not data.names(split):
+            raise UserError(f"an evaluation needs all parts of the data, but the {split} part has no samples")
         found = [one.labelled() for one in read_features(model, data.plain(split), flat)]
         if not len(found[0].label):
             raise UserError(f"an evaluation needs labels, but the {split} part has none")

@@ -91,8 +91,8 @@ def run_stage(stage: str, run: str, overrides: Mapping[str, Any], output: str | 
     if stage == "predict":
         from .predict import write_predictions
 
-        parts = cli.trainer.predict(cli.model, datamodule=cli.datamodule) or []
-        write_predictions(parts, cli.datamodule, cli.model.model, output)
+        said = cli.trainer.predict(cli.model, datamodule=cli.datamodule) or []
+        write_predictions(said, cli.datamodule.chosen(), cli.model.model, output)
         return
     (figures,) = getattr(cli.trainer, stage)(cli.model, datamodule=cli.datamodule, verbose=True)
     update_json(directory / "metrics.json", {stage: figures})

@@ -153,7 +153,7 @@ class Learner(LightningModule):
         """The same loss on the test part, logged under `test/`."""
         self._log(self.model(batch, self.progress, self.epochs), "test", batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """What the one predicting objective says of the plain view."""
         (view,) = batch.values()
         return self.model.predict(view)

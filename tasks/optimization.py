@@ -42,6 +42,10 @@ class Optimization:
     layer_decay: float = 1.0
     freeze: Mapping[str, float] | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"expected layer_decay above 0 and at most 1, but got {self.layer_decay:g}")
+
     def optimizer(self, model: Model, fused: bool = True) -> Optimizer:
         """AdamW with a group for each (decays, factor of the learning rate).
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .data import Data
     from .model import Model
     from .series.backtest import Backtest
+    from .series.future import Intervals
 
 FORMAT = 1
 
@@ -41,7 +42,8 @@ def save(model: Model, config: dict[str, Any], directory: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON; the old file is replaced whole, or not at all."""
+    """Write readable JSON; the old file is replaced whole, or not at all. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
@@ -162,11 +164,13 @@ class Run:
 
         return embed(self, overrides, **how)
 
-    def forecast(self, table: pd.DataFrame | str | Path, horizon: int | None = None) -> pd.DataFrame:
+    def forecast(
+        self, table: pd.DataFrame | str | Path, horizon: int | None = None, intervals: Intervals = "model"
+    ) -> pd.DataFrame:
         """Quantiles beyond the last row of a table, as `triptych forecast` writes them."""
         from .series.forecast import forecast
 
-        return forecast(self, table, horizon)
+        return forecast(self, table, horizon, intervals)
 
     def backtest(self, table: pd.DataFrame | str | Path, **how: Any) -> Backtest:
         """Rolling-origin forecasts of a table's past, as `triptych backtest` makes them.

@@ -1,4 +1,4 @@
-"""Rows of figures as a table on the terminal and as JSON."""
+"""Rows of figures as a table on the terminal and as JSON, and data frames as files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from json import loads
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..tokenizers.errors import UserError
 from .panel import Row
 from .run import update_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def print_rows(title: str, rows: Sequence[Row]) -> None:
@@ -43,3 +47,24 @@ def record(directory: Path, key: str, rows: Sequence[Row], json: str | None = No
     update_json(directory / "metrics.json", {key: figures})
     if json is not None:
         write_json(Path(json), {"run": str(directory), key: figures})
+
+
+def frame_file(output: str) -> Path:
+    """Where a table is to be written; asked before any work.
+
+    Raises:
+        UserError: its name ends in neither `.csv` (also `.csv.gz`) nor `.parquet`.
+    """
+    path = Path(output)
+    if not {".csv", ".parquet"} & set(path.suffixes[-2:]):
+        raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
+    return path
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet or as CSV, by the file's name. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)

@@ -247,10 +247,10 @@ RUN = "--run runs/dino-1"
             {"output": "attention", "layer": None, "count": 12},
         ),
         (
-            f"forecast {RUN} --data.path t.csv --horizon 24 --plot p.png",
+            f"forecast {RUN} --data.path t.csv --data.time when --horizon 24 --intervals split --plot p.png",
             "series.forecast:forecast_command",
-            ("runs/dino-1", "t.csv"),
-            {"horizon": 24, "output": "forecast.csv", "plot": "p.png", "json": None},
+            ("runs/dino-1", "t.csv", {"data.time": "when"}),
+            {"horizon": 24, "intervals": "split", "output": "forecast.csv", "plot": "p.png", "json": None},
         ),
         (
             f"embed {RUN} --layer 2",

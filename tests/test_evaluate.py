@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from triptych.tasks.evaluation.heads import MOMENTUM, Heads, Recipe, train_heads
 from triptych.tasks.evaluation.intervals import interval, wilson
 from triptych.tasks.evaluation.sweep import Parts, Sample, sweep
 from triptych.tasks.features import Reading, read, read_features
+from triptych.tasks.fit import run_stage
 from triptych.tasks.run import load, save
 from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.tokens import concat
@@ -205,3 +207,24 @@ def test_an_evaluation_by_classes_needs_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "bare.npz", train_x=np.zeros((30, 8, 8)), test_x=np.zeros((5, 8, 8)))
     with pytest.raises(UserError, match="needs labels, but the train part has none"):
         knn(run, {"data.path": str(tmp_path / "bare.npz")})
+
+
+def test_predictions_are_of_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, output = untrained("vision/vit", tmp_path / "run", npz(tmp_path)), tmp_path / "new" / "told.csv"
+    np.savez(tmp_path / "bare.npz", train_x=np.random.default_rng(0).random((31, 8, 8)))
+    for data, counts in (("0.npz", (50, 15, 25)), ("bare.npz", None)):
+        run_stage("predict", run, {"data.path": str(tmp_path / data)}, str(output))
+        told = pd.read_csv(output)
+        found = told["split"].value_counts()
+        assert list(told.columns) == ["split", "name", "class", "probability"]
+        assert len(told) == (31 if counts is None else sum(counts))
+        if counts is not None:
+            assert tuple(found[split] for split in ("train", "val", "test")) == counts
+        assert told["name"].is_unique or counts is not None
+    module = load(run).data({"data.path": str(tmp_path / "0.npz")})
+    logits = torch.cat([load(run).model.predict(batch["plain"]) for batch in module.plain("test")])
+    run_stage("predict", run, {}, str(output))
+    told = pd.read_csv(output)
+    classes = told.loc[told["split"] == "test", "class"].tolist()
+    assert classes == logits.argmax(1).tolist()
+    assert "90 predictions in" in capsys.readouterr().out

@@ -153,7 +153,7 @@ def test_the_command_writes_a_table_a_picture_and_figures(
 ) -> None:
     source, output = str(run.directory / "table.csv"), tmp_path / name
     plot, figures = tmp_path / "plots" / "fan.png", tmp_path / "figures.json"
-    forecast_command(str(run.directory), source, 12, str(output), str(plot), str(figures))
+    forecast_command(str(run.directory), source, None, 12, "model", str(output), str(plot), str(figures))
     written = pd.read_parquet(output) if name.endswith("parquet") else pd.read_csv(output, parse_dates=["ds"])
     pd.testing.assert_frame_equal(written, forecast(run, source, 12), check_dtype=False)
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -162,6 +162,31 @@ def test_the_command_writes_a_table_a_picture_and_figures(
     said = " ".join(capsys.readouterr().out.split())
     assert "3 series, 12 rows of h ahead" in said
     assert "it was applied 3 times" in said
+
+
+def test_a_table_may_name_its_columns_otherwise(run: Run, tmp_path: Path) -> None:
+    names = {"ds": "when", "variable": "shop", "value": "sold"}
+    wide_table().melt("ds").rename(columns=names).to_csv(tmp_path / "sold.csv", index=False)
+    options = [
+        f"--data.{key}={name}" for key, name in zip(("time", "series", "value"), names.values(), strict=True)
+    ]
+    path, output = str(tmp_path / "sold.csv"), str(tmp_path / "f.csv")
+    command = ["forecast", "--run", str(run.directory), "--data.path", path, "--output", output]
+    assert main([*command, *options]) == 0
+    told = pd.read_csv(output, parse_dates=["when"])
+    expected = forecast(run, wide_table()).rename(columns={"unique_id": "shop", "ds": "when"})
+    pd.testing.assert_frame_equal(told, expected, check_dtype=False)
+
+
+def test_series_that_the_model_cannot_read_are_left_out_by_name(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = wide_table().melt("ds", var_name="unique_id", value_name="y")
+    short = pd.DataFrame({"unique_id": "short", "ds": STAMPS[:5], "y": np.arange(5.0)})
+    empty = pd.DataFrame({"unique_id": "empty", "ds": STAMPS, "y": np.nan})
+    told = forecast(run, pd.concat([short, long, empty]))
+    pd.testing.assert_frame_equal(told, forecast(run, long))
+    assert "the series 'short', which has 5 values in 5 rows" in caplog.text and "and 1 more" in caplog.text
 
 
 def test_counts_are_not_forecast_below_zero(run: Run) -> None:
@@ -201,6 +226,8 @@ def test_mistakes_on_the_command_line_end_with_status_2(
         ([str(tmp_path / "when.csv")], "its columns are when, p, q, r"),
         ([str(tmp_path / "no.csv")], "does not exist"),
         ([good, "--horizon", "0"], "--horizon"),
+        ([good, "--intervals", "wide"], "--intervals to be model, split or online, but got 'wide'"),
+        ([good, "--data.context", "7"], "--data.freq alone, but got --data.context"),
         ([good, "--horizon", "212"], "at most the table's 211 rows, but got 212"),
         ([good, "--output", str(tmp_path / "f.txt")], "to end in .csv or .parquet"),
         ([good, "--plot", str(tmp_path / "f.xyz")], "--plot to end in .png, .pdf, .svg, but got"),

@@ -178,7 +178,44 @@ def test_unequal_series_give_the_windows_they_can(run: Run) -> None:
         "new p": 4,
         "new q": 2,
     }  # 19 rows: cuts after 14 and 9, at least 6 before each
-    assert "1 series are too short for a window and were left out." in found.notes
+    assert "Left out: 1 series too short for a window." in found.notes
+
+
+def test_a_short_series_takes_no_season_from_the_others(run: Run) -> None:
+    long = wide_table().melt("ds", var_name="unique_id", value_name="y")
+    long["unique_id"] = "new " + long["unique_id"]
+    stamps = long["ds"].unique()
+    short = pd.DataFrame({"unique_id": "short", "ds": stamps[-19:], "y": np.arange(19.0)})
+    gap = long[long["unique_id"] == "new p"].assign(unique_id="gap")
+    gap.loc[gap["ds"] > stamps[150], "y"] = np.nan
+    found = backtest(run, pd.concat([long, short, gap]), windows=2)
+    frame = found.frames.set_index("unique_id")
+    assert frame.loc["short", "SeasonalNaive24"].tolist() == frame.loc["short", "Naive"].tolist()
+    full = frame.loc["new p"]
+    assert (full["SeasonalNaive24"] != full["Naive"]).any()
+    assert full["SeasonalNaive24"].iloc[0] == wide_table()["p"].iloc[ROWS - 2 * HORIZON - 24]
+    assert "gap" not in frame.index
+    assert "Left out: 1 series without a value in the rows before a window." in found.notes
+
+
+@pytest.mark.parametrize("kind", ["split", "online"])
+def test_calibrated_forecasts_are_those_that_a_backtest_reports(run: Run, kind: Any) -> None:
+    """Cut at its last window, the table's forecast has the quantiles that the backtest had there."""
+    table = wide_table()
+    reported = backtest(run, table, windows=1).frames
+    told = run.forecast(table.iloc[:-HORIZON], HORIZON, kind)
+    assert not np.allclose(told["q0.1"], run.forecast(table.iloc[:-HORIZON], HORIZON)["q0.1"])
+    known = wide_table().iloc[-HORIZON:][["p", "q", "r"]].notna().T.to_numpy().ravel()
+    name = f"triptych_{kind}"
+    for quantile, column in (("q0.1", f"{name}-lo-80"), ("median", name), ("q0.8", f"{name}-hi-60")):
+        np.testing.assert_allclose(told[quantile][known], reported[column], rtol=1e-6)
+
+
+def test_too_few_rows_calibrate_nothing(run: Run) -> None:
+    with pytest.raises(
+        UserError, match=r"no past to calibrate intervals on \(`model` needs none\): .* 13 rows"
+    ):
+        run.forecast(wide_table(7).rename(columns={"p": "a", "q": "b", "r": "c"}), 7, "split")
 
 
 def test_rows_that_the_run_has_seen_are_refused_and_the_refit_allows_them(run: Run) -> None:

@@ -89,7 +89,7 @@ def test_predictions_of_the_test_part_are_in_the_units_of_the_table(run: Run) ->
     data = run.data()
     assert isinstance(data, Tables)
     windows = data.samples("test", plain=True)
-    prediction = torch.cat([run.model.predict(batch[PLAIN]) for batch in data.predict_dataloader()])
+    prediction = torch.cat([run.model.predict(batch[PLAIN]) for batch in data.plain("test")])
     frame = data.predicted(prediction, run.model)
     assert frame is not None and len(frame) == len(windows) * HORIZON
     assert list(frame.columns) == [

@@ -109,7 +109,7 @@ class Joint(Data):
         """One member after the other."""
         return InTurn({name: member.test_dataloader() for name, member in self.members.items()})
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
         """The chosen member's."""
         return self.chosen().predict_dataloader()
 

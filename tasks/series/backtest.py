@@ -60,7 +60,7 @@ class Backtest:
 
 def backtest(
     run: Run | str | Path,
-    table: pd.DataFrame | str | Path,
+    table: Table | pd.DataFrame | str | Path,
     horizon: int | None = None,
     windows: int = 6,
     step: int | None = None,
@@ -70,7 +70,7 @@ def backtest(
 
     Args:
         run: a finished run, or its directory.
-        table: long or wide, a data frame or a file, as for `forecast`.
+        table: long or wide, a data frame or a file, as for `forecast`; or one that has been read.
         horizon: rows of each window; the model's own unless given.
         windows: of each series; a shorter series gives as many as it can.
         step: rows between cuts; `horizon` unless given, and windows then do not overlap.
@@ -81,7 +81,8 @@ def backtest(
             that the run was trained or validated on and `refit` is off.
     """
     loaded = run if isinstance(run, Run) else load(run)
-    read, head = as_table(loaded, table), forecaster(loaded.model)
+    read = table if isinstance(table, Table) else as_table(loaded, table)
+    head = forecaster(loaded.model)
     rows = head.horizon if horizon is None else horizon
     for name, number in (("horizon", rows), ("windows", windows), ("step", rows if step is None else step)):
         if number < 1:
@@ -89,6 +90,11 @@ def backtest(
     facts: dict[str, Any] = {} if refit else loaded.description["spec"]["data"]["series"]
     least = max(2, int(getattr(loaded.model.tokenizers["series"], "patch", 1)))
     where = plan(read, facts, rows, windows, step, least)
+    contexts = Contexts(loaded.model, read, settings(loaded).get("gaps") == "forward")
+    kept = contexts.readable(where.origins.series, where.origins.rows)
+    if not kept.all():
+        read = read.only(kept)
+        where = plan(read, facts, rows, windows, step, least)
     own = refitted(loaded, read, where) if refit else _forecasts(loaded, read, where)
     past = Past(read, where)
     context = int(loaded.description["spec"]["data"]["series"]["context"])
@@ -96,13 +102,13 @@ def backtest(
     systems = calibrated(past, own, points, head.quantiles)
     exact = {name: point[where.reported] for name, point in points.items()}
     found = frames(read, where, systems, exact, head.quantiles)
-    return _judged(read, where, found, head.quantiles, _notes(where, systems) + missing_peers(past, where))
+    notes = _notes(where, systems, int((~kept).sum())) + missing_peers(past, where)
+    return _judged(read, where, found, head.quantiles, notes)
 
 
 def _forecasts(run: Run, table: Table, where: Plan) -> np.ndarray:
     """The run's quantiles `(n, C, H, Q)` at every origin."""
     contexts = Contexts(run.model, table, settings(run).get("gaps") == "forward")
-    contexts.check(where.origins.series, where.origins.rows)
     return forecast_at(run.model, contexts, where.origins.series, where.origins.rows, where.horizon)
 
 
@@ -121,10 +127,12 @@ def _judged(
     return Backtest(table, where, found, figures, skills(found, scale, cut // where.horizon), levels, notes)
 
 
-def _notes(where: Plan, systems: dict[str, np.ndarray]) -> list[str]:
+def _notes(where: Plan, systems: dict[str, np.ndarray], unknown: int) -> list[str]:
     notes = []
+    if unknown:
+        notes.append(f"Left out: {unknown} series without a value in the rows before a window.")
     if where.left_out:
-        notes.append(f"{where.left_out} series are too short for a window and were left out.")
+        notes.append(f"Left out: {where.left_out} series too short for a window.")
     if len(systems) == 1:
         why = "share too few stamps" if where.calibrates.any() else "have too few rows before the first cut"
         notes.append(

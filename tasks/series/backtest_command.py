@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ...tokenizers.errors import UserError
 from ..run import load, write_json
+from ..table import frame_file, write_frame
 from .backtest import Backtest, backtest
 from .calibrate import OWN
-from .forecast import own_table, write_frame
+from .forecast import as_table, own_table
 from .frames import intervals
 from .plot import Chart, check_picture, draw, draw_steps
 from .scores import ALL, outer
@@ -28,6 +29,7 @@ DRAWN, HISTORY = 4, 4
 def backtest_command(
     run: str,
     path: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
     horizon: int | None = None,
     windows: int = 6,
     step: int | None = None,
@@ -41,6 +43,7 @@ def backtest_command(
     Args:
         run: run directory.
         path: long or wide table, CSV or Parquet; the run's own unless given.
+        overrides: names of its columns and its frequency, as for `forecast`.
         horizon, windows, step, refit: as for `backtest`.
         output: `.csv` or `.parquet` for the frames in Nixtla's shape.
         plot: PNG of the last window, and beside it (`NAME-steps.png`) of the figures at each step.
@@ -51,19 +54,18 @@ def backtest_command(
     """
     from rich.console import Console
 
-    if output is not None and not {".csv", ".parquet"} & set(Path(output).suffixes[-2:]):
-        raise UserError(f"expected --output to end in .csv or .parquet, but got {output!r}")
+    target = None if output is None else frame_file(output)
     check_picture(plot)
     loaded = load(run)
     path = path or own_table(loaded)
-    found = backtest(loaded, path, horizon, windows, step, refit)
+    found = backtest(loaded, as_table(loaded, path, overrides), horizon, windows, step, refit)
     console = Console()
     console.print(summary(found))
     console.print(judgement(found))
     for line in sentences(found):
         console.print(line, markup=False)
-    if output is not None:
-        write_frame(found.frames, Path(output))
+    if target is not None:
+        write_frame(found.frames, target)
     if plot is not None:
         _draw(found, Path(plot))
     if json is not None:
@@ -154,9 +156,10 @@ def _draw(found: Backtest, path: Path) -> None:
     charts = [_chart(found, str(name), last[last["unique_id"] == name]) for name in chosen]
     draw(charts, path, f"The last of the windows, cut at {last['cutoff'].max():%Y-%m-%d %H:%M}")
     share = outer(found.levels)
-    drawn = found.scores["metric"].isin(["MASE", f"coverage {share} %", f"width {share} %"])
+    chosen_metrics = ["MASE"] + ([] if share is None else [f"coverage {share} %", f"width {share} %"])
+    drawn = found.scores["metric"].isin(chosen_metrics)
     steps = found.scores[drawn & (found.scores["step"] != ALL)]
-    draw_steps(steps, path.with_name(f"{path.stem}-steps.png"), share / 100)
+    draw_steps(steps, path.with_name(f"{path.stem}-steps.png"), share)
 
 
 def _chart(found: Backtest, name: str, rows: pd.DataFrame) -> Chart:

@@ -56,9 +56,13 @@ class Grid:
 
 
 def truths(table: Table, plan: Plan) -> np.ndarray:
-    """What came, `(n, C, H)`; NaN where a value is missing."""
-    rows = table.starts[plan.origins.series] + plan.origins.rows
-    return table.values[rows[:, None] + np.arange(plan.horizon)].transpose(0, 2, 1)
+    """What came, `(n, C, H)`; NaN where a value is missing or is yet to come."""
+    series = plan.origins.series
+    rows = plan.origins.rows[:, None] + np.arange(plan.horizon)
+    came = rows < table.lengths[series][:, None]
+    last = table.lengths[series][:, None] - 1
+    values = table.values[table.starts[series][:, None] + np.minimum(rows, last)]
+    return np.where(came[..., None], values, np.nan).transpose(0, 2, 1)
 
 
 def calibrated(

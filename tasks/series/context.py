@@ -5,6 +5,7 @@ Shapes: E series, R rows of all series, C channels, n origins, L rows of context
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from ..model import Model
 from .beside import read_beside
 from .data import fill_forward
 from .table import Table
+
+LOG = logging.getLogger("triptych")
 
 
 @dataclass(frozen=True)
@@ -94,25 +97,41 @@ class Contexts:
             None if self.beside is None else partial(self.beside.at, series, rows, self.length),
         )
 
-    def check(self, series: np.ndarray, rows: np.ndarray) -> None:
-        """Refuse origins before one window of the model is full, and those before which nothing is known.
+    def readable(self, series: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """`(E,)` bool: series with one window of the model full and every channel known at all origins.
+
+        The others are named in the log.
+
+        Args:
+            series: `(n,)` which series.
+            rows: `(n,)` first row that is not read, counted from that series' first.
 
         Raises:
-            UserError: naming the series.
+            UserError: there is none.
         """
         observed = self.at(series, rows).observed.sum(2).numpy()
-        for short, why in (
-            (rows < self.patch, f"at least {self.patch} rows, one window of the model"),
-            ((observed == 0).any(1), f"values in the last {self.length} rows"),
-        ):
-            if short.any():
-                origin = int(short.argmax())
-                channel = int(observed[origin].argmin())
-                name = self.table.names[int(series[origin]) * len(self.table.channels) + channel]
-                raise UserError(
-                    f"expected the series {name!r} to have {why}, but it has "
-                    f"{int(observed[origin, channel])} values in {rows[origin]} rows"
-                )
+        short = (rows < self.patch) | (observed == 0).any(1)
+        found = np.ones(len(self.table.ids), dtype=bool)
+        found[series[short]] = False
+        if not short.any():
+            return found
+        origin = int(short.argmax())
+        channel = int(observed[origin].argmin())
+        name = self.table.names[int(series[origin]) * len(self.table.channels) + channel]
+        why = (
+            f"at least {self.patch} rows, one window of the model"
+            if rows[origin] < self.patch
+            else f"values in the last {self.length} rows"
+        )
+        has = f"{int(observed[origin, channel])} values in {rows[origin]} rows"
+        if not found[series].any():
+            raise UserError(f"expected the series {name!r} to have {why}, but it has {has}")
+        others = int((~found).sum()) - 1
+        LOG.warning(
+            f"left out the series {name!r}, which has {has} where the model needs {why}"
+            + (f", and {others} more" if others else "")
+        )
+        return found
 
 
 def _reads_levels(model: Model) -> bool:

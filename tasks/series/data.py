@@ -148,7 +148,16 @@ class Tables(Data):
         }
 
     def begin(self, model: Model) -> None:
-        """Fit the ridge that forecasting heads ask to start from; its strength is chosen on validation."""
+        """Fit the ridge that forecasting heads ask to start from; its strength is chosen on validation.
+
+        Raises:
+            UserError: there are covariates, and the model attends along each channel alone.
+        """
+        if self.beside is not None and "across" not in model.encoder.axes:
+            raise UserError(
+                "data.covariates are read by attention across channels, as in series/forecast-multivariate, "
+                f"but model.encoder.axes is [{', '.join(dict.fromkeys(model.encoder.axes))}]"
+            )
         heads = [head for head in model.predictors().values() if isinstance(head, Forecasting)]
         asking = [head for head in heads if head.start == "ridge"]
         if asking:
@@ -181,6 +190,10 @@ class Tables(Data):
         chosen = which.numpy()
         rows = origins[chosen] - self.table.starts[series[chosen]]
         return self.beside.at(series[chosen], rows, self.context)
+
+    def predicted_splits(self) -> tuple[Split, ...]:
+        """The test windows: the model was fitted to the others."""
+        return ("test",)
 
     def predicted(self, prediction: Tensor, model: Model) -> pd.DataFrame | None:
         """Forecasts of every test window, `unique_id, ds, cutoff`, `median` and a column a quantile."""

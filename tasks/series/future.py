@@ -5,17 +5,25 @@ Shapes: E series, C channels, N = E * C sequences, H horizon, Q quantiles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from ...tokenizers.errors import UserError
 from ..model import Model
+from .calibrate import ONLINE, SPLIT, calibrated
 from .context import Contexts
 from .data import fill_forward
+from .rivals import Past
 from .roll import forecast_at, forecaster
+from .rolling import beyond, plan
 from .table import Table
+
+#: Whose intervals: the model's own, or those calibrated once on held-out windows or again at every origin.
+Intervals = Literal["model", "split", "online"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Future:
     """Forecasts beyond the last row of every series and channel, in the order of `table.names`.
 
     Attributes:
-        table: what was forecast.
+        table: what was forecast, without the series that were left out.
         quantiles: `(N, H, Q)` in the table's units.
         levels: the Q levels.
         block: rows that the model forecasts at a time.
@@ -70,30 +78,64 @@ class Future:
         )
 
 
-def predict_future(model: Model, table: Table, horizon: int | None, fill: bool) -> Future:
-    """Forecasts of every series and channel of a table.
+def predict_future(
+    model: Model, table: Table, horizon: int | None, fill: bool, intervals: Intervals = "model"
+) -> Future:
+    """Forecasts of every series and channel of a table; series that the model cannot read are left out.
 
     Args:
         model: with one objective that forecasts.
         table: whose rows are all context.
         horizon: rows to forecast, or None for the model's own.
         fill: whether gaps are filled forward and read as observed, as in training.
+        intervals: the model's own, or calibrated on the table's rows that the model was not trained on.
 
     Raises:
-        UserError: the horizon is not positive or longer than the table, or a series is too short.
+        UserError: the horizon is not positive or longer than the table, or every series is too short.
     """
     head = forecaster(model)
     steps = head.horizon if horizon is None else horizon
     if steps < 1:
         raise UserError(f"expected a horizon of at least 1 row, but got {steps}")
     contexts = Contexts(model, table, fill, steps)
-    series = np.arange(len(table.ids))
-    contexts.check(series, table.lengths)
+    kept = contexts.readable(np.arange(len(table.ids)), table.lengths)
+    if not kept.all():
+        table = table.only(kept)
+        contexts = Contexts(model, table, fill, steps)
     if steps > table.lengths.max():
         raise UserError(
             f"expected a horizon of at most the table's {table.lengths.max()} rows, but got {steps}"
         )
     if contexts.beside is not None:
         contexts.beside.check(table, steps)
-    quantiles = forecast_at(model, contexts, series, table.lengths, steps)
+    if intervals == "model":
+        quantiles = forecast_at(model, contexts, np.arange(len(table.ids)), table.lengths, steps)
+    else:
+        quantiles = _calibrated(model, contexts, steps, head.quantiles)[intervals]
     return Future(table, quantiles.reshape(-1, *quantiles.shape[2:]), head.quantiles, head.horizon)
+
+
+def _calibrated(
+    model: Model, contexts: Contexts, steps: int, levels: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """Quantiles `(E, C, H, Q)` beyond the last row, calibrated both ways by how earlier forecasts went.
+
+    Raises:
+        UserError: the rows that the model was not trained on are too few, or too many to lay side by side.
+    """
+    assert model.spec is not None
+    table, facts = contexts.table, model.spec.data["series"]
+    try:
+        where = beyond(table, plan(table, facts, steps, 1, None, max(2, contexts.patch)))
+    except UserError as error:
+        raise UserError(
+            f"there is no past to calibrate intervals on (`model` needs none): {error}"
+        ) from error
+    own = forecast_at(model, contexts, where.origins.series, where.origins.rows, steps)
+    systems = calibrated(Past(table, where), own, {}, levels)
+    if SPLIT not in systems:
+        raise UserError(
+            f"expected series that share stamps to calibrate on, but there are {len(table.ids)} over "
+            f"{len(table.grid)} stamps: `model` intervals need none"
+        )
+    return {"split": systems[SPLIT], "online": systems[ONLINE]}

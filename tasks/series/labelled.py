@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ...tokenizers.errors import UserError
-from ..data import seed_of
+from ..data import SPLITS, seed_of
 from .table import NYC_CHANNELS, NYC_WEATHER, read_table
 
-SPLITS = ("train", "val", "test")
 #: Hours of one sample of the packaged weather, whose class is the airport.
 NYC_HOURS = 48
 
@@ -177,7 +176,7 @@ def _npz(path: Path) -> Labelled:
             splits += [split] * len(x)
     if len(labels) != len(values):
         raise UserError(f"{str(path)!r} has {len(values)} series, but {len(labels)} labels")
-    return Labelled(names, values, [*labels], splits, _numbered(values))
+    return Labelled(names, values, [*labels], [*splits], _numbered(values))
 
 
 def _long_table(path: Path) -> Labelled:

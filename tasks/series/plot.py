@@ -101,13 +101,13 @@ def draw_future(future: Future, path: Path) -> int:
     return count
 
 
-def draw_steps(steps: pd.DataFrame, path: Path, share: float) -> None:
+def draw_steps(steps: pd.DataFrame, path: Path, share: int | None) -> None:
     """Draw figures at each step of the horizon, one chart a metric and one line a system.
 
     Args:
         steps: `metric, step, system, value`.
         path: PNG to write.
-        share: of the truth that an interval should hold, drawn across its coverage.
+        share: of the truth, in %, that the interval should hold, drawn across its coverage.
     """
     from matplotlib.figure import Figure
 
@@ -118,8 +118,8 @@ def draw_steps(steps: pd.DataFrame, path: Path, share: float) -> None:
         for system, part in steps[steps["metric"] == metric].groupby("system", sort=False):
             own = str(system).startswith("triptych")
             ax.plot(part["step"], part["value"], label=system, linewidth=2.2 if own else 1.2)
-        if metric.startswith("coverage"):
-            ax.axhline(share, color=INK, linewidth=1, linestyle=":")
+        if share is not None and metric.startswith("coverage"):
+            ax.axhline(share / 100, color=INK, linewidth=1, linestyle=":")
         ax.set_title(metric, loc="left", fontsize=12, color=INK)
         ax.set_xlabel("rows ahead", color=INK)
         ax.spines[["top", "right"]].set_visible(False)

@@ -39,7 +39,6 @@ def refitted(run: Run, table: Table, where: Plan) -> np.ndarray:
             trained = _fit(run, table, cuts[window], Path(folder))
         fill = run.config["data"].get("init_args", {}).get("gaps") == "forward"
         contexts = Contexts(trained.model, table, fill)
-        contexts.check(origins.series[here], origins.rows[here])
         quantiles = forecast_at(trained.model, contexts, origins.series[here], origins.rows[here], *steps)
         found = np.zeros((len(here), *quantiles.shape[1:])) if found is None else found
         found[here] = quantiles
@@ -62,6 +61,9 @@ def _fit(run: Run, table: Table, cut: np.ndarray, folder: Path) -> Run:
     table.until(cut).to_parquet(path)
     overrides = {
         "data.path": str(path),
+        "data.time": table.columns.time,
+        "data.series": table.columns.series,
+        "data.value": table.columns.value,
         "data.freq": table.step.name,
         "data.split": [FITTED, 1 - FITTED, 0],
         "trainer.enable_progress_bar": False,

@@ -83,14 +83,17 @@ def ridge(past: Past, horizon: int, lags: int) -> Ridge | None:
 def rivals(past: Past, horizon: int, lags: int) -> dict[str, np.ndarray]:
     """Points `(n, C, H)` of every baseline at every origin of the plan, by name.
 
-    A season is left out if a window has less than one of it before its cut.
+    A season is left out if no window has one of it before its cut; a window that has less than one, of a
+    table where others have more, is given its last value.
     """
     origins = past.plan.origins
-    shortest = int(past.plan.first[np.unique(origins.series)].min())
+    longest = int(past.plan.first[np.unique(origins.series)].max())
     points = {"Naive": naive(past, origins, horizon)}
     for season in past.table.step.seasons:
-        if season <= shortest:
-            points[f"SeasonalNaive{season}"] = seasonal_naive(past, origins, horizon, season)
+        if season <= longest:
+            seasonal = seasonal_naive(past, origins, horizon, season)
+            full = (origins.rows >= season)[:, None, None]
+            points[f"SeasonalNaive{season}"] = np.where(full, seasonal, points["Naive"])
     points["Drift"] = drift(past, origins, horizon)
     model = ridge(past, horizon, lags)
     if model is not None:

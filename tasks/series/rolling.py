@@ -6,7 +6,7 @@ Shapes: E series, n origins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,18 @@ def plan(
     window = np.where(back % step == 0, count[origins.series] - 1 - back // step, -1)
     chosen = Origins(origins.series, origins.rows, np.maximum(window, -1))
     return Plan(chosen, fitted, first, horizon, stride, int((count == 0).sum()))
+
+
+def beyond(table: Table, past: Plan) -> Plan:
+    """A plan for what comes after the last row: its origins go on to there, and that one is reported.
+
+    Those before it whose forecasts end within the table calibrate; of the others the first steps are known.
+    """
+    counts = np.bincount(past.origins.series, minlength=len(table.ids))
+    counts = np.where(counts > 0, counts + past.horizon // past.stride, 1)
+    origins = _origins(table.lengths, counts, past.stride)
+    window = np.where(origins.rows == table.lengths[origins.series], 0, -1)
+    return replace(past, origins=replace(origins, window=window), first=table.lengths)
 
 
 def _origins(last: np.ndarray, counts: np.ndarray, stride: int) -> Origins:

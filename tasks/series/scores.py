@@ -93,17 +93,16 @@ def _evaluate(frame: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     """`unique_id, metric, system, value` for every metric that the levels allow, not yet scaled."""
     from utilsforecast import losses
 
-    names, pairs = models(frame), intervals(levels)
+    names, share = models(frame), outer(levels)
     found = {
         "MASE": losses.mae(frame, names),
         "RMSSE": losses.rmse(frame, names),
         "sMAPE": losses.smape(frame, names),
     }
-    if pairs:
-        share = outer(levels)
+    if share is not None:
         bounded = [name for name in names if f"{name}-lo-{share}" in frame]
         found |= {
-            "WQL": _weighted(frame, bounded, list(pairs)),
+            "WQL": _weighted(frame, bounded, list(intervals(levels))),
             f"coverage {share} %": losses.coverage(frame, bounded, share),
             f"width {share} %": _width(frame, bounded, share),
             f"Winkler {share} %": losses.winkler_score(frame, bounded, share),
@@ -112,10 +111,10 @@ def _evaluate(frame: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     return pd.concat(tall, ignore_index=True)
 
 
-def outer(levels: Sequence[float]) -> int:
-    """The interval that is reported, in %: that of 80 % if there is one, else the widest."""
+def outer(levels: Sequence[float]) -> int | None:
+    """The interval that is reported, in %: that of 80 % if there is one, else the widest, if any."""
     pairs = intervals(levels)
-    return 80 if 80 in pairs else max(pairs)
+    return 80 if 80 in pairs else max(pairs, default=None)
 
 
 def _weighted(frame: pd.DataFrame, names: Sequence[str], shares: Sequence[int]) -> pd.DataFrame:

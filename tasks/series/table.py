@@ -101,6 +101,19 @@ class Table:
         """The stamp, as ISO 8601, of one row `(E,)` of each series, counted from its first one."""
         return [stamp.isoformat() for stamp in self.grid[np.clip(self.first + rows, 0, len(self.grid) - 1)]]
 
+    def only(self, which: np.ndarray) -> Table:
+        """The series `which` `(E,)` bool alone, on the same grid."""
+        beside = self.covariates
+        values = beside.values[np.repeat(which, beside.lengths)]
+        return replace(
+            self,
+            ids=tuple(name for name, kept in zip(self.ids, which, strict=True) if kept),
+            values=self.values[np.repeat(which, self.lengths)],
+            lengths=self.lengths[which],
+            first=self.first[which],
+            covariates=replace(beside, values=values, lengths=beside.lengths[which]),
+        )
+
     def until(self, rows: np.ndarray) -> pd.DataFrame:
         """The first `rows` `(E,)` rows of each series, long or wide as the table was read."""
         within = np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
@@ -160,6 +173,9 @@ def to_table(
         UserError: as `read_table`.
     """
     columns = columns or Columns()
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise UserError(f"expected each column of {name} once, but {str(twice[0])!r} is there more than once")
     if columns.time not in frame.columns:
         near = did_you_mean(columns.time, map(str, frame.columns))
         raise UserError(

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...tokenizers.errors import UserError
-from ..data import seed_of
+from ..data import SPLITS, seed_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: The clips that ship with the package; `path: samples` names them.
 SAMPLES = Path(__file__).parents[2] / "samples" / "speech" / "manifest.csv"
-SPLITS = ("train", "val", "test")
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 

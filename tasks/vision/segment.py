@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...tokenizers.errors import UserError
-from ..data import Split, generator
+from ..data import SPLITS, Split, generator
 from ..evaluation.intervals import bootstrap
 from ..model import Model
 from ..panel import Row
@@ -23,8 +23,6 @@ from .attention import SHARE, attention, enlarge, grid_of, image_tokenizer, mass
 from .dense import Numbers, probe_rows
 from .masked import Masked, MaskedImages, images
 from .segmentation import best_head, box, objects, oracle
-
-PARTS: tuple[Split, ...] = ("train", "val", "test")
 
 #: `Masked` -> what each head, or whatever stands for one, takes for objects, `(n, A, H, W)` bool.
 Finder = Callable[[Masked], Tensor]
@@ -60,7 +58,7 @@ def segmentation(
     rows = attention_rows(opened, others, overrides, masks, metric, share)
     print_rows(f"{metric}, {run}", rows)
     record(opened.directory, "attention segmentation", rows, json)
-    parts: dict[Split, MaskedImages] = {split: MaskedImages(data, masks, split) for split in PARTS}
+    parts: dict[Split, MaskedImages] = {split: MaskedImages(data, masks, split) for split in SPLITS}
     if not all(map(len, parts.values())):
         return rows
     probed = probe_rows(opened, parts, numbers)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ...tokenizers.errors import UserError
+from ..data import SPLITS
 from .read import SUFFIXES, File
 
-SPLITS = ("train", "val", "test")
 #: What else people call them.
 ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
