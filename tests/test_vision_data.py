@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from triptych.tasks.data import PLAIN
+from triptych.tasks.files import files_below
 from triptych.tasks.vision.data import Images
 from triptych.tasks.vision.pixels import Pixels
-from triptych.tasks.vision.read import read_image
+from triptych.tasks.vision.read import SUFFIXES, read_image
 from triptych.tasks.vision.shards import _split
-from triptych.tasks.vision.sources import assign
+from triptych.tasks.vision.sources import assign, table
 from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.image import ImagePatches
 
@@ -111,6 +112,24 @@ def test_parts_by_other_names_and_hidden_folders(tmp_path: Path) -> None:
     for split, folder in (("train", "Training"), ("val", "valid"), ("test", "test")):
         assert {name.split("/")[0] for name in data.names(split)} == {folder}
         assert len(data.names(split)) == 6
+
+
+def test_linked_class_folders_are_read_and_links_that_lead_back_are_not(tmp_path: Path) -> None:
+    class_folders(tmp_path / "all", per_class=5)
+    (tmp_path / "some" / "own").mkdir(parents=True)
+    (tmp_path / "some" / "cat").symlink_to(tmp_path / "all" / "cat")
+    (tmp_path / "some" / "own" / "back").symlink_to(tmp_path / "some")
+    found = files_below(tmp_path / "some", SUFFIXES)
+    assert [file.parent for file in found] == [tmp_path / "some" / "cat"] * 5
+
+
+def test_a_class_may_be_called_na(tmp_path: Path) -> None:
+    class_folders(tmp_path, per_class=2)
+    rows = [
+        f"{file.relative_to(tmp_path)},{'NA' if 'cat' in str(file) else ''}" for file in tmp_path.rglob("*.*")
+    ]
+    (tmp_path / "table.csv").write_text("path,label\n" + "\n".join(rows))
+    assert sorted(map(str, table(tmp_path / "table.csv").labels)) == ["NA", "NA", "None", "None"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...tokenizers.errors import UserError
 from ..data import SPLITS, seed_of
+from ..files import files_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +78,7 @@ def audio_suffixes() -> set[str]:
 def _read_folder(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
-    suffixes = audio_suffixes()
-    names = sorted(
-        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.suffix.lower() in suffixes
-    )
+    names = [file.relative_to(folder).as_posix() for file in files_below(folder, audio_suffixes())]
     if not names:
         raise UserError(f"data.path must hold audio files, but the folder {str(folder)!r} has none")
     table = pd.DataFrame({"path": names, "start": 0.0, "end": float("nan")})

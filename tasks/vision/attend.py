@@ -49,6 +49,8 @@ def attend(
     image_tokenizer(opened.model)
     files = [Path(path).expanduser() for path in paths]
     if files and all(file.suffix.lower() in SUFFIXES for file in files):
+        if unread := sorted(set(overrides) - {"data.size"}):
+            raise UserError(f"expected --data.size alone beside image files, but got --{unread[0]}")
         view, pixels = read_files(opened, files[:count], overrides.get("data.size"))
         names = distinct(files[:count])
     elif len(files) > 1:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ...tokenizers.errors import UserError
+from ..files import files_below
 from .read import SUFFIXES
 from .sources import Source, assign
 
@@ -55,7 +56,7 @@ def _cifar(train: Iterable[Path], test: Path, classes: list[str], labels: int) -
 def tiny_imagenet(path: Path) -> Source:
     """Tiny-ImageNet-200: `train/WNID/images`, and `val` with its annotations, which is tested on."""
     classes = set(_lines(path / "wnids.txt"))
-    train = _images(path / "train")
+    train = files_below(path / "train", SUFFIXES)
     labels: list[str | None] = [file.relative_to(path / "train").parts[0] for file in train]
     rows = [line.split("\t")[:2] for line in _lines(path / "val" / "val_annotations.txt")]
     test = [path / "val" / "images" / name for name, _ in rows]
@@ -101,7 +102,7 @@ def imagenet_real(path: Path) -> Source:
     Raises:
         UserError: a picture of `val` lies in no class folder or has no number, or a class has no folder.
     """
-    train, test = _images(path / "train"), _images(path / "val")
+    train, test = files_below(path / "train", SUFFIXES), files_below(path / "val", SUFFIXES)
     if loose := [file for file in test if file.parent == path / "val"]:
         raise UserError(
             f"expected class folders in {str(path / 'val')!r}, but {loose[0].name!r} lies in none of them"
@@ -152,10 +153,6 @@ def _source(
     given = [split for split, of_part in parts for _ in of_part]
     names = [file.relative_to(path).as_posix() for file in files]
     return Source(names, files, labels, assign(names, given), accepted)
-
-
-def _images(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES)
 
 
 def _lines(path: Path) -> list[str]:

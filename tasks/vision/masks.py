@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as T
 
 from ...tokenizers.errors import UserError
 from ..data import Split
+from ..files import files_below
 from .data import Images
 from .read import SUFFIXES, File, opened
 
@@ -55,7 +56,7 @@ def find_masks(where: str, data: Images, split: Split) -> Masks:
         return _array(path, split, len(images))
     if not path.is_dir():
         raise UserError(f"masks must be 'alpha', a folder or an .npz file, but are {where!r}")
-    files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    files = files_below(path, SUFFIXES)
     exact = {file.relative_to(path).with_suffix("").as_posix(): file for file in files}
     names = [Path(name).with_suffix("") for name in data.names(split)]
     of_masks, of_images = Counter(file.stem for file in files), Counter(name.name for name in names)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...tokenizers.errors import UserError
 from ..data import SPLITS
+from ..files import files_below
 from .read import SUFFIXES, File
 
 #: What else people call them.
@@ -88,9 +89,8 @@ def folder(path: Path) -> Source:
 
     Hidden files and folders are left out.
     """
-    found = [file for file in path.rglob("[!.]*") if file.suffix.lower() in SUFFIXES and file.is_file()]
-    parents = {file: file.relative_to(path).parts[:-1] for file in found}
-    files = sorted(file for file in found if not any(part.startswith(".") for part in parents[file]))
+    files = files_below(path, SUFFIXES)
+    parents = {file: file.relative_to(path).parts[:-1] for file in files}
     if not files:
         raise UserError(f"no images in {str(path)!r} (looked for {', '.join(sorted(SUFFIXES))})")
     tops = {file: split_of(parents[file][0]) if parents[file] else None for file in files}
@@ -115,7 +115,10 @@ def table(path: Path) -> Source:
     """A CSV or Parquet table with the column `path`, relative to the table, and maybe `label` and `split`."""
     import pandas as pd
 
-    frame = pd.read_csv(path, dtype=str) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+    if path.suffix.lower() == ".csv":
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])  # NA may be a class
+    else:
+        frame = pd.read_parquet(path)
     if "path" not in frame:
         raise UserError(
             f"a table of images needs a column 'path', but {str(path)!r} has {', '.join(frame.columns)}"
