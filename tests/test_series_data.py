@@ -333,3 +333,11 @@ def test_a_table_too_short_is_told_what_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--data\.context 21 --data\.horizon 4 fit, .* stride of 21 at most"):
         Tables(str(path), context=168, horizon=24).setup()
     Tables(str(path), context=21, horizon=4).setup()
+
+
+def test_an_index_that_was_saved_is_no_series(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"ds": pd.date_range("2026-01-01", periods=5, freq="D"), "p": np.arange(5.0)})
+    frame.to_csv(tmp_path / "t.csv")
+    assert read_table(str(tmp_path / "t.csv")).channels == ("p",)
+    frame.rename(columns={"p": "Unnamed: 0"}).to_csv(tmp_path / "t.csv", index=False)
+    assert read_table(str(tmp_path / "t.csv")).channels == ("Unnamed: 0",)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ...tokenizers.errors import UserError
 from ..data import SPLITS, seed_of
-from .table import NYC_CHANNELS, NYC_WEATHER, read_table
+from .table import NYC_CHANNELS, NYC_WEATHER, numbers, read_frame, read_table
 
 #: Hours of one sample of the packaged weather, whose class is the airport.
 NYC_HOURS = 48
@@ -181,15 +181,14 @@ def _npz(path: Path) -> Labelled:
 
 def _long_table(path: Path) -> Labelled:
     """Columns `unique_id`, `ds`, `label`, perhaps `split`; every other one is a channel."""
-    if not path.is_file():
-        raise UserError(f"expected labelled series in {str(path)!r}, but it does not exist")
-    frame = pd.read_csv(path) if path.suffix.lower() in (".csv", ".gz") else pd.read_parquet(path)
+    frame = read_frame(str(path))
     known = ("unique_id", "ds", "label")
     missing = [column for column in known if column not in frame]
     if missing:
         columns = ", ".join(map(str, frame))
         raise UserError(f"expected a column {missing[0]!r} in {str(path)!r}, but its columns are {columns}")
     channels = tuple(str(column) for column in frame if column not in (*known, "split"))
+    frame = frame.assign(**{channel: numbers(frame[channel], str(path)) for channel in channels})
     names, values, labels, splits = [], [], [], []
     for name, rows in frame.groupby("unique_id", sort=False):
         if rows["label"].nunique(dropna=False) > 1:

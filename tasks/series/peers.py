@@ -37,7 +37,8 @@ def peer_forecasts(past: Past, where: Plan) -> dict[str, np.ndarray]:
         season = past.table.step.season
         season = season if season <= LONGEST else 1
         for model in (AutoETS(season_length=season), AutoARIMA(season_length=season)):
-            found[type(model).__name__] = _one_by_one(past, where, model.forecast)
+            name = type(model).__name__
+            found[name] = _one_by_one(past, where, name, model.forecast)
     return found
 
 
@@ -62,12 +63,18 @@ def missing_peers(past: Past, where: Plan) -> list[str]:
     return found
 
 
-def _one_by_one(past: Past, where: Plan, forecast: Callable[..., dict[str, np.ndarray]]) -> np.ndarray:
+def _one_by_one(
+    past: Past, where: Plan, name: str, forecast: Callable[..., dict[str, np.ndarray]]
+) -> np.ndarray:
     """A statsforecast model fitted to the latest rows before each origin of each sequence."""
+    from rich.console import Console
+    from rich.progress import track
+
     table, origins = past.table, where.origins
     length = max(ROWS, SEASONS * table.step.season)
     points = np.full((len(origins.rows), len(table.channels), where.horizon), np.nan)
-    for index in np.flatnonzero(where.reported | where.calibrates):
+    chosen = np.flatnonzero(where.reported | where.calibrates)
+    for index in track(chosen, f"fitting {name}", console=Console(stderr=True), transient=True):
         end = table.starts[origins.series[index]] + origins.rows[index]
         start = end - min(length, origins.rows[index])
         for channel in range(points.shape[1]):

@@ -160,7 +160,7 @@ def read_table(path: str, columns: Columns | None = None, freq: str | None = Non
             given twice, or the stamps are not regular.
     """
     columns = columns or Columns()
-    frame = _nyc_weather(columns) if path == NYC_WEATHER else _read(path)
+    frame = _nyc_weather(columns) if path == NYC_WEATHER else read_frame(path)
     return to_table(frame, columns, freq, path)
 
 
@@ -194,7 +194,7 @@ def to_table(
     channels = [columns.value] if long else [str(c) for c in frame.columns if c not in beside]
     if not channels:
         raise UserError(f"expected at least one column of values beside {columns.time!r} in {name}")
-    values = np.column_stack([_numbers(frame[channel], name) for channel in channels])
+    values = np.column_stack([numbers(frame[channel], name) for channel in channels])
     if np.isnan(values).all():
         raise UserError(
             f"expected values in {name}, but there is none under {', '.join(map(repr, channels[:3]))}"
@@ -261,7 +261,12 @@ def _laid(
     return rows
 
 
-def _read(path: str) -> pd.DataFrame:
+def read_frame(path: str) -> pd.DataFrame:
+    """A CSV or Parquet file as it is, without a nameless first column that only counts the rows.
+
+    Raises:
+        UserError: it is not there, or is no table.
+    """
     file = Path(path).expanduser()
     if not file.is_file():
         kind = "is a folder" if file.is_dir() else "does not exist"
@@ -271,7 +276,7 @@ def _read(path: str) -> pd.DataFrame:
         if suffixes and suffixes[-1] in (".parquet", ".pq"):
             return pd.read_parquet(file)
         if ".csv" in suffixes[-2:]:
-            return pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig")
+            return _without_count(pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(
             f"expected a table in UTF-8 in {path!r}, but byte {error.start} is not: save it as CSV UTF-8"
@@ -279,6 +284,13 @@ def _read(path: str) -> pd.DataFrame:
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"expected a table in {path!r}, but it cannot be read: {error}") from error
     raise UserError(f"expected a table in .csv (also .csv.gz) or .parquet, but got {path!r}")
+
+
+def _without_count(frame: pd.DataFrame) -> pd.DataFrame:
+    """Less the index that pandas writes as a first column without a name."""
+    first = frame.columns[0]
+    counts = str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame)))
+    return frame.drop(columns=first) if counts else frame
 
 
 def _separator(file: Path) -> str:
@@ -295,17 +307,22 @@ def _nyc_weather(columns: Columns) -> pd.DataFrame:
     return wide.rename_axis(columns.time).reset_index()
 
 
-def _numbers(column: pd.Series[Any], name: str) -> np.ndarray:
-    numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.isna().sum() > column.isna().sum():
-        numbers = pd.to_numeric(_with_points(column, name), errors="coerce")
-    bad = numbers.isna() & column.notna()
+def numbers(column: pd.Series[Any], name: str) -> np.ndarray:
+    """A column as float64, NaN where nothing is given; `name` is what errors call the table.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    found = pd.to_numeric(column, errors="coerce")
+    if found.isna().sum() > column.isna().sum():
+        found = pd.to_numeric(_with_points(column, name), errors="coerce")
+    bad = found.isna() & column.notna()
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise UserError(
             f"expected numbers in {column.name!r} of {name}, but row {row + 1} holds {column.iloc[row]!r}"
         )
-    values = numbers.to_numpy(float)
+    values = found.to_numpy(float)
     return np.where(np.isfinite(values), values, np.nan)
 
 
