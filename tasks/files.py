@@ -1,4 +1,4 @@
-"""The files of a folder that are of a kind."""
+"""The files of a folder that are of a kind, and what parts the columns of a table."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 def _leads_back(folder: Path) -> bool:
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def separator_of(file: Path) -> str:
+    """What stands between the columns of a CSV: a comma, or what spreadsheets of other countries write."""
+    import pandas as pd
+
+    (head, *more) = pd.read_csv(file, nrows=0, encoding="utf-8-sig").columns
+    return "," if more else max(",;\t", key=str(head).count)

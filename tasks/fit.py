@@ -11,7 +11,9 @@ from typing import Any
 
 from ..tokenizers.errors import UserError
 from .config import Merged, merge
+from .data import Data
 from .fitting import build_training
+from .model import Model
 from .run import load_weights, read_description, save, update_json
 
 LOG = logging.getLogger("triptych")
@@ -46,13 +48,12 @@ def fit(
 
 def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, init: str | None) -> None:
     learner, data, trainer = cli.model, cli.datamodule, cli.trainer
+    _introduce(learner.model, data)
     data.prepare_data()
     if init is not None:
         data.inherit(read_description(Path(init))["spec"]["data"])
     data.setup("fit")
     learner.model.build(data.views(), data.facts())
-    if all(objective.needs_labels for _, objective in learner.model.objective):
-        data.supervise()
     if checkpoint is None:
         data.begin(learner.model)
         learner.model.sync_teacher()
@@ -72,6 +73,13 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
     LOG.info(f"trained in {seconds:.0f} s{': ' + shown if shown else ''}; the run is in {directory}")
 
 
+def _introduce(model: Model, data: Data) -> None:
+    """Tell data, before they are set up, what reads them."""
+    data.attach(dict(model.tokenizers.items()))  # type: ignore[arg-type]
+    if all(objective.needs_labels for _, objective in model.objective):
+        data.supervise()
+
+
 def run_stage(stage: str, run: str, overrides: Mapping[str, Any], output: str | None = None) -> None:
     """`validate`, `test` or `predict` on a finished run.
 
@@ -86,6 +94,7 @@ def run_stage(stage: str, run: str, overrides: Mapping[str, Any], output: str | 
     config = merge([directory / "config.yaml"], overrides)
     cli = build_training(config, logger=False, enable_checkpointing=False, enable_model_summary=False)
     cli.model.model.build(description["spec"]["views"], description["spec"]["data"])
+    _introduce(cli.model.model, cli.datamodule)
     cli.datamodule.follow(description["spec"]["data"])
     load_weights(cli.model.model, directory)
     if stage == "predict":
@@ -108,7 +117,12 @@ def _trainer_defaults(directory: Path) -> dict[str, Any]:
     return {
         "default_root_dir": str(directory),
         "callbacks": [
-            ModelCheckpoint(directory / "checkpoints", save_top_k=0, save_last=True),
+            ModelCheckpoint(
+                directory / "checkpoints",
+                "last",
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
             Health(),
         ],
         "logger": CSVLogger(directory, name=None, version=""),

@@ -11,6 +11,7 @@ from triptych.tasks.evaluate import knn, linear
 from triptych.tasks.evaluation.finetune import SCRATCH, TUNED, finetune
 from triptych.tasks.evaluation.labels import tell
 from triptych.tasks.run import load
+from triptych.tokenizers.errors import UserError
 
 from .test_evaluate import npz, untrained
 
@@ -20,6 +21,13 @@ QUICK = {
     "trainer.enable_progress_bar": False,
     "data.batch_size": 25,
 }
+
+
+def test_a_recipe_without_a_classifier_is_refused_before_it_trains(tmp_path: Path) -> None:
+    run = untrained("vision/dino", tmp_path / "run", npz(tmp_path))
+    with pytest.raises(UserError, match="a recipe that classifies, but 'speech/ctc' does not"):
+        finetune(run, {}, config="speech/ctc")
+    assert not (tmp_path / "run" / "finetune-1").exists()
 
 
 def test_a_run_is_tuned_and_its_shape_trained_from_scratch(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from triptych.objectives.classification import UNLABELLED
 from triptych.tasks.data import PLAIN, EpochSampler, generator
+from triptych.tasks.speech.augment import ChannelMask
 from triptych.tasks.speech.clips import Clips
 from triptych.tasks.speech.data import Audio, Columns, Limits
 from triptych.tasks.speech.manifest import SAMPLES, read_clips, split_by_hash
@@ -203,7 +206,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path: Path) -> None:
     refused("must be a table, but cannot be read", tmp_path / "m.jsonl")
     (tmp_path / "m.csv").write_text("path\na.wav\nb.wav\n")
     refused(
-        "at most 10% of the 2 audio files .* but 2 are, the first being a.wav: no such file",
+        "at most 10% of the 2 clips .* but 2 are, the first being a.wav: no such file",
         tmp_path / "m.csv",
     )
 
@@ -373,3 +376,82 @@ def test_masks_keep_their_expectation_their_minimum_and_their_bounds() -> None:
     )
     assert reached.any(0).all()
     assert SpanMask().draw(4, torch.Generator()).all()  # shorter than a span
+
+
+def test_values_that_are_no_numbers_are_set_aside_when_heard(tmp_path: Path) -> None:
+    folder(tmp_path)
+    wave = np.zeros(700)
+    wave[100] = np.nan
+    soundfile.write(tmp_path / "02.wav", wave, RATE, subtype="FLOAT")
+    data = audio(tmp_path)
+    assert torch.equal(data.clips[2], torch.zeros(700)) and data.clips.failed == {2}
+    assert data.clips.set_aside == {"02.wav": "holds values that are no numbers"}
+
+
+def test_silence_in_place_of_a_clip_has_neither_text_nor_label(tmp_path: Path) -> None:
+    path = manifest(tmp_path, text=["uno"] * 6, label=["x", "y"] * 3, split=["train"] * 6)
+    data = audio(path)
+    (tmp_path / "audio" / "1.wav").write_bytes(b"overwritten")
+    waveforms = data.samples("train").waveforms
+    assert [waveforms.draw(0, index).label for index in range(3)] == [0, UNLABELLED, 0]
+    assert [len(waveforms.draw(0, index).text) for index in range(3)] == [3, 0, 3]
+
+
+def test_an_empty_label_is_no_class(tmp_path: Path) -> None:
+    data = audio(manifest(tmp_path, label=["x", "", "y", "", "x", "y"], split=["train"] * 6))
+    assert data.classes == ["x", "y"]
+    assert [data.samples("train").waveforms.draw(0, index).label for index in range(4)] == [0, -1, 1, -1]
+
+
+def test_times_are_seconds_within_the_file(tmp_path: Path) -> None:
+    starts, ends = ["", "-1", "0.1", "0.2", "", ""], ["", "0.4", "99", "0.9", "", ""]
+    data = audio(manifest(tmp_path, start=starts, end=ends), limits=Limits(unusable=0.5))
+    assert data.clips.set_aside == {
+        "audio/1.wav from -1 s": "starts at -1 s, before its file",
+        "audio/2.wav from 0.1 s": "ends at 99 s, but its file at 0.50 s",
+    }
+    assert data.table["end"].tolist() == [0.5, 0.5, 0.5, 0.5]  # what a manifest rounded is cut to the file
+    for wrong in ("0:01", "1,5", "abc"):
+        refused(
+            f"such as 1.5, in the column 'start' of .* but row 2 holds '{wrong}'",
+            manifest(tmp_path, start=["", wrong, "", "", "", ""]),
+        )
+
+
+def test_stretches_of_one_bad_file_count_each(tmp_path: Path) -> None:
+    path = manifest(tmp_path, start=[0.0] * 6, end=[0.4] * 6)
+    table = pd.read_csv(path)
+    lost = pd.DataFrame({"path": "lost.wav", "start": [0, 1, 2], "end": [1, 2, 3]})
+    pd.concat([table, lost]).to_csv(path, index=False)
+    refused("at most 30% of the 9 clips may be unusable, but 3 are", path, limits=Limits(unusable=0.3))
+
+
+def test_a_clip_keeps_its_split_however_its_root_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder(tmp_path / "rec", 23)
+    (tmp_path / "more.csv").write_text("path\n")
+    manifest(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    alone = audio("rec").table["split"].tolist()
+    for roots in (["rec"], [str(tmp_path / "rec")], ["rec", "manifest.csv"]):
+        data = Audio(roots, rate=RATE)
+        data.setup()
+        assert data.table["split"].tolist()[:23] == alone
+        assert all(Path(path).is_absolute() for path in data.table["path"])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SpanMask(share=1.7), "a share from 0 to 1 in spans of at least 1, but got 1.7 and 10"),
+        (lambda: SpanMask(length=0), "but got 0.65 and 0"),
+        (lambda: ChannelMask(length=0), "but got 0.1 and 0"),
+        (lambda: AudioView(speed=[0.9, 0.0]), r"to be factors above 0, but got \[0.9, 0.0\]"),
+        (lambda: Limits(longest=0), "data.limits.longest to be above 0 s, but got 0"),
+        (lambda: Audio("samples", rate=0), "data.rate to be at least 1 Hz, but got 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make()

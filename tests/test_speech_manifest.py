@@ -47,6 +47,15 @@ def test_stereo_at_96_khz_is_mixed_and_resampled(tmp_path: Path) -> None:
     assert clips[0].shape == (round(0.7 * RATE),)
 
 
+def test_manifests_of_spreadsheets_are_read_or_told_what_to_do(tmp_path: Path) -> None:
+    tone(tmp_path / "a.wav")
+    (tmp_path / "m.csv").write_text("path;text\na.wav;Straße\n", encoding="utf-8-sig")
+    assert read_clips(str(tmp_path / "m.csv"))["text"].tolist() == ["Straße"]
+    (tmp_path / "m.csv").write_text("path,text\na.wav,Straße\n", encoding="latin-1")
+    with pytest.raises(UserError, match=r"must be UTF-8, but byte 20 is not: save it as CSV UTF-8"):
+        read_clips(str(tmp_path / "m.csv"))
+
+
 def test_several_roots_are_corpora_of_one_table(tmp_path: Path) -> None:
     tone(tmp_path / "one" / "a.wav")
     tone(tmp_path / "two" / "a.wav")

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from triptych.cli import main
 from triptych.tasks.config import merge
-from triptych.tasks.fit import fit
+from triptych.tasks.fit import fit, run_stage
 from triptych.tasks.run import load
 from triptych.tasks.speech.clock import Clock
 from triptych.tasks.speech.data import Audio
@@ -105,6 +105,25 @@ def test_ctc_learns_to_read_held_out_tones(run: str, capsys: pytest.CaptureFixtu
     assert figures["CER"]["value"] < 0.05 and figures["WER"]["value"] < 0.15
     assert figures["CER"]["low"] <= figures["CER"]["value"] <= figures["CER"]["high"]
     assert "CER" in capsys.readouterr().out
+
+
+def test_validation_hears_what_fit_heard(run: str) -> None:
+    fitted = json.loads(Path(run, "metrics.json").read_text())["fit"]["val/loss"]
+    run_stage("validate", run, {"trainer.enable_progress_bar": False})
+    assert json.loads(Path(run, "metrics.json").read_text())["validate"]["val/loss"] == pytest.approx(fitted)
+
+
+def test_what_cannot_be_decoded_has_no_transcript(run: str, tmp_path: Path) -> None:
+    for index, text in enumerate(texts(3)):
+        soundfile.write(tmp_path / f"{index}.flac", say(text)[0], RATE)
+    whole = (tmp_path / "1.flac").read_bytes()
+    (tmp_path / "1.flac").write_bytes(whole[: len(whole) // 2])
+    out, figures = tmp_path / "new" / "said.csv", tmp_path / "told" / "said.json"
+    command = ["transcribe", "--run", run, "--data.path", str(tmp_path)]
+    assert main([*command, "--output", str(out), "--json", str(figures)]) == 0
+    assert [Path(path).name for path in pd.read_csv(out)["path"]] == ["0.flac", "2.flac"]
+    told = json.loads(figures.read_text())
+    assert told["transcripts"] == 2 and [Path(name).name for name in told["set_aside"]] == ["1.flac"]
 
 
 def test_transcripts_are_a_manifest(run: str, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...objectives.classification import Classification
+from ...objectives.layer_classification import LayerClassification
+from ...tokenizers.errors import UserError
+from ..build import build_model
 from ..config import Merged, merge
 from ..fit import fit
 from ..panel import Row
@@ -42,9 +46,11 @@ def finetune(
         json: file for the figures.
 
     Raises:
-        UserError: the data have no labels.
+        UserError: the data have no labels, or the recipe has no classifier.
     """
     opened = load(run)
+    if config is not None:
+        _check_classifier(config)
     folder = _folder(opened.directory, output)
     told: dict[str, list[Tensor]] = {TUNED: [], SCRATCH: []}
     truth, largest = Truth(torch.empty(0)), 0
@@ -63,6 +69,12 @@ def finetune(
     print_rows(f"fine-tuning of {run}, {seeds} seeds, runs in {folder}", rows)
     record(opened.directory, f"fine-tuning, {folder.name}", rows, json)
     return rows
+
+
+def _check_classifier(config: str) -> None:
+    model = build_model(merge([config]).values["model"], config)
+    if not any(isinstance(one, Classification | LayerClassification) for _, one in model.objective):
+        raise UserError(f"expected --config to name a recipe that classifies, but {config!r} does not")
 
 
 def tuning(

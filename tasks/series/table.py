@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ...tokenizers.errors import UserError, did_you_mean
+from ..files import separator_of
 from .covariates import Covariates, Role, encode
 from .frequency import Step, find_step, regular_grid
 from .stamps import read_stamps
@@ -276,7 +277,7 @@ def read_frame(path: str) -> pd.DataFrame:
         if suffixes and suffixes[-1] in (".parquet", ".pq"):
             return pd.read_parquet(file)
         if ".csv" in suffixes[-2:]:
-            return _without_count(pd.read_csv(file, sep=_separator(file), encoding="utf-8-sig"))
+            return _without_count(pd.read_csv(file, sep=separator_of(file), encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(
             f"expected a table in UTF-8 in {path!r}, but byte {error.start} is not: save it as CSV UTF-8"
@@ -291,12 +292,6 @@ def _without_count(frame: pd.DataFrame) -> pd.DataFrame:
     first = frame.columns[0]
     counts = str(first) == "Unnamed: 0" and np.array_equal(frame[first], np.arange(len(frame)))
     return frame.drop(columns=first) if counts else frame
-
-
-def _separator(file: Path) -> str:
-    """What stands between the columns: a comma, or what spreadsheets of other countries write."""
-    (head, *more) = pd.read_csv(file, nrows=0, encoding="utf-8-sig").columns
-    return "," if more else max(",;\t", key=str(head).count)
 
 
 def _nyc_weather(columns: Columns) -> pd.DataFrame:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .masks import check_spans
+
 #: Gives the waveform of a sample drawn by a number in [0, 1).
 Other = Callable[[float], Tensor]
 
@@ -61,6 +63,9 @@ class ChannelMask:
 
     share: float = 0.1
     length: int = 16
+
+    def __post_init__(self) -> None:
+        check_spans(self.share, self.length)
 
     def draw(self, channels: int, draws: torch.Generator) -> Tensor:
         """`(D,)` bool, True where zeroed."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...tokenizers.errors import UserError
 from ..run import write_json
+from .faults import NO_NUMBERS, cut_off, misplaced
 from .manifest import MANIFESTS, read_clips
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def audit(path: str, start: float = 0.0, end: float = float("nan")) -> Audit:
     """Read a file, or the stretch of it from `start` to `end` (seconds).
 
     Raises:
-        UserError: it is missing, unreadable, cut off, too short, silent, or holds values that are no numbers.
+        UserError: it is missing, unreadable, cut off, not within the file, too short, silent, or holds
+            values that are no numbers.
     """
     import soundfile
 
@@ -57,19 +59,20 @@ def audit(path: str, start: float = 0.0, end: float = float("nan")) -> Audit:
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
+            fault = misplaced(start, end, file.frames / rate)
             last = file.frames if np.isnan(end) else min(round(end * rate), file.frames)
             wanted = max(last - round(start * rate), 0)
-            file.seek(min(round(start * rate), file.frames))
+            file.seek(min(max(round(start * rate), 0), file.frames))
             read, peak, full = _scan(file, wanted)
             found = Audit(read / rate, rate, file.channels, full / max(read * file.channels, 1))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise UserError(f"cannot be read ({getattr(error, 'error_string', error)})") from None
-    if read < wanted - rate // 10:
-        raise UserError(f"is cut off after {read / rate:.2f} of {wanted / rate:.2f} s")
+    if fault := fault or cut_off(read, wanted, rate):
+        raise UserError(fault)
     if found.seconds < SHORTEST:
         raise UserError(f"holds {read} samples, which is under {SHORTEST} s")
     if not np.isfinite(peak):
-        raise UserError("holds values that are no numbers")
+        raise UserError(NO_NUMBERS)
     if peak < SILENT:
         raise UserError("is silent")
     return found
@@ -111,7 +114,7 @@ def make_manifest(roots: Sequence[str], output: Path) -> tuple[pd.DataFrame, pd.
         except UserError as error:
             aside.append({"path": shown, "reason": str(error)})
             continue
-        del row["name"]
+        del row["name"], row["within"]
         kept.append({**row, "path": shown, **asdict(found)})
     return _tidy(pd.DataFrame(kept), len(roots)), pd.DataFrame(aside, columns=["path", "reason"])
 
@@ -162,7 +165,8 @@ def manifest_command(roots: Sequence[str], output: str = "manifest.csv", json: s
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a manifest as its suffix says: CSV, TSV, JSONL or Parquet."""
+    """Write a manifest as its suffix says: CSV, TSV, JSONL or Parquet. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         table.to_parquet(path, index=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...tokenizers.errors import UserError
+from .faults import NO_NUMBERS, cut_off, misplaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +26,9 @@ log = logging.getLogger("triptych")
 class Clips:
     """Random access to clips as waveforms at one rate.
 
-    Files that cannot be used are set aside, with the reason, in `set_aside`; each is reported
-    once. Clips longer than `longest` are cut into equal pieces, which have no text; the log says how many.
+    Files, and stretches of files, that cannot be used are set aside, with the reason, in `set_aside`; each
+    is reported once. Rows that fail only when they are decoded stay, and are in `failed`. Clips longer than
+    `longest` are cut into equal pieces, which have no text; the log says how many.
 
     Args:
         table: as `manifest.read_clips` gives it.
@@ -53,6 +55,7 @@ class Clips:
     ) -> None:
         self.rate, self.normalise = rate, normalise
         self.set_aside: dict[str, str] = {}
+        self.failed: set[int] = set()
         self.table = self._inspect(table, fits, longest, tolerance)
         self._room = int(cache * 1e9)
         self._cache: dict[int, Tensor] = {}
@@ -86,9 +89,15 @@ class Clips:
                 file.seek(int(row["start"] * file.samplerate))
                 frames = math.ceil(row["seconds"] * file.samplerate)
                 waveform = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True)).mean(1)
+                fault = cut_off(len(waveform), frames, file.samplerate)
                 waveform = self._resample(waveform, file.samplerate)
+            if not waveform.isfinite().all():
+                fault = NO_NUMBERS
         except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-            self._put_aside(str(row["name"]), str(error))
+            fault = str(error)
+        if fault is not None:
+            self.failed.add(index)
+            self._put_aside(row, fault)
             return torch.zeros(wanted)
         if self.normalise:
             deviation, mean = torch.std_mean(waveform, correction=0)
@@ -104,7 +113,8 @@ class Clips:
             self._resamplers[rate] = Resample(rate, self.rate)
         return self._resamplers[rate](waveform)
 
-    def _put_aside(self, name: str, reason: str) -> None:
+    def _put_aside(self, row: Mapping[str, Any], reason: str) -> None:
+        name = f"{row['name']} from {row['start']:g} s" if row["start"] else str(row["name"])
         if name not in self.set_aside:
             self.set_aside[name] = reason
             log.warning("set aside %s: %s", name, reason)
@@ -117,6 +127,7 @@ class Clips:
 
         kept: list[dict[str, Any]] = []
         unsaid: list[str] = []
+        unusable = 0
         for record in table.to_dict("records"):
             row = {str(column): value for column, value in record.items()}
             end, problem = _header(row)
@@ -128,12 +139,13 @@ class Clips:
                 unsaid += [row["name"]] if len(pieces) > 1 and row.get("text") else []
                 kept += pieces
             else:
-                self._put_aside(row["name"], problem)
-        if len(self.set_aside) > tolerance * len(table) or not kept:
+                unusable += 1
+                self._put_aside(row, problem)
+        if unusable > tolerance * len(table) or not kept:
             name, reason = next(iter(self.set_aside.items()))
             raise UserError(
-                f"at most {tolerance:.0%} of the {len(table)} audio files may be unusable, "
-                f"but {len(self.set_aside)} are, the first being {name}: {reason}"
+                f"at most {tolerance:.0%} of the {len(table)} clips may be unusable, "
+                f"but {unusable} are, the first being {name}: {reason}"
             )
         if unsaid:
             log.warning(
@@ -153,7 +165,8 @@ def _header(row: dict[str, Any]) -> tuple[float, str | None]:
         duration = soundfile.info(row["path"]).duration
     except soundfile.LibsndfileError as error:
         return 0.0, f"cannot be read ({error.error_string})"
-    return duration if math.isnan(row["end"]) else min(row["end"], duration), None
+    end = duration if math.isnan(row["end"]) else min(row["end"], duration)
+    return end, misplaced(row["start"], row["end"], duration)
 
 
 def _pieces(row: dict[str, Any], seconds: float, longest: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ...objectives.classification import UNLABELLED
 from ...tokenizers.errors import UserError
 from ..data import PLAIN, Data, EpochSampler, Samples, Split
 from .clips import Clips
@@ -65,6 +66,10 @@ class Limits:
     longest: float = 30.0
     cache: float = 2.0
 
+    def __post_init__(self) -> None:
+        if self.longest <= 0:
+            raise UserError(f"expected data.limits.longest to be above 0 s, but got {self.longest:g}")
+
 
 class Audio(Data):
     """Clips of audio.
@@ -115,6 +120,8 @@ class Audio(Data):
         self.classes: list[str] = []
         self.alphabet: list[str] = []
         self.supervised = False
+        if rate < 1:
+            raise UserError(f"expected data.rate to be at least 1 Hz, but got {rate}")
         longest = segment or self.limits.longest
         if longest > batch_seconds:
             raise UserError(
@@ -127,7 +134,7 @@ class Audio(Data):
         if hasattr(self, "clips"):
             return
         self.clips = self._clips(self.path)
-        self.classes += sorted(set(self.table.get(self.columns.label, ())) - {*self.classes})
+        self.classes += sorted(set(self.table.get(self.columns.label, ())) - {*self.classes, ""})
         self._split(self.table)
         self.texts = self._read_texts()
         paths = {view.noise.path for view in self.declared.values() if view.noise and view.noise.path}
@@ -144,7 +151,7 @@ class Audio(Data):
         rest = table["split"] == ""
         if rest.any():
             group = self.columns.group
-            keys = table["name" if group == "path" or group not in table else group][rest]
+            keys = table["within" if group == "path" or group not in table else group][rest]
             table.loc[rest, "split"] = split_by_hash(list(keys), self.limits.val, self.limits.test)
 
     def _read_texts(self) -> list[Tensor] | None:
@@ -247,12 +254,7 @@ class Audio(Data):
         """The clips of a split by themselves if `plain`; else segments or clips with the declared views."""
         indices = self.indices(split)
         if plain or self.segment is None:
-            labels = (
-                [self.classes.index(label) for label in self.table[self.columns.label]]
-                if self.classes
-                else None
-            )
-            waveforms: Whole | Segments = Whole(self.clips, indices, labels, self.texts)
+            waveforms: Whole | Segments = Whole(self.clips, indices, self._labels(), self.texts)
             unspelt = [self.unspelt[index] for index in indices if index in self.unspelt]
             if unspelt and not plain:
                 log.warning(
@@ -268,6 +270,14 @@ class Audio(Data):
         tokenizer = self.tokenizers.get(MODALITY)
         units = None if plain or self.units is None else self._read_units()
         return AudioSamples(waveforms, views, tokenizer, self.rate, self.seed, self.noises, units)
+
+    def _labels(self) -> list[int] | None:
+        """The class of each clip, `UNLABELLED` where its label is empty; None where there are no classes."""
+        if not self.classes:
+            return None
+        number = {name: index for index, name in enumerate(self.classes)} | {"": UNLABELLED}
+        given = self.table.get(self.columns.label, [""] * len(self.table))
+        return [number[label] for label in given]
 
     def order(self, samples: Samples) -> EpochSampler:
         """Every sample once, or languages and corpora by their tempered shares."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...tokenizers.errors import UserError
 from ..data import SPLITS, seed_of
-from ..files import files_below
+from ..files import files_below, separator_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +21,10 @@ MANIFESTS = (".csv", ".tsv", ".jsonl", ".parquet")
 def read_clips(path: str | Sequence[str]) -> pd.DataFrame:
     """The clips of folders, manifests and files, one row each.
 
-    Columns: `path` (absolute), `name` (as given), `start` and `end` in seconds (0 and NaN: the
-    whole file), and whichever of `text`, `label`, `language`, `speaker`, `corpus`, `split` and
-    others the manifest has, as text. Of several roots, each is a `corpus` called as it was given,
-    unless its manifest says otherwise, and what some of them lack is empty.
+    Columns: `path` (absolute), `name` (as given), `within` (its place in its root), `start` and `end` in
+    seconds (0 and NaN: the whole file), and whichever of `text`, `label`, `language`, `speaker`, `corpus`,
+    `split` and others the manifest has, as text. Of several roots, each is a `corpus` called as it was
+    given, unless its manifest says otherwise, and what some of them lack is empty.
 
     Args:
         path: a folder, searched through for audio files; a manifest (CSV, TSV, JSONL, Parquet)
@@ -62,8 +62,8 @@ def _read_root(path: str) -> pd.DataFrame:
         table = _read_manifest(where)
     else:
         raise UserError(f"data.path must be a folder of audio or a manifest, but {path!r} does not exist")
-    table["name"] = table["path"].astype(str)
-    root = where if where.is_dir() else where.parent
+    table["within"] = table["name"] = table["path"].astype(str)
+    root = (where if where.is_dir() else where.parent).absolute()
     table["path"] = [str(root / name) for name in table["name"]]
     return table.reset_index(drop=True)
 
@@ -99,8 +99,12 @@ def _read_manifest(file: Path) -> pd.DataFrame:
         elif file.suffix.lower() == ".jsonl":
             table = pd.read_json(file, lines=True, dtype=False)
         else:
-            separator = "\t" if file.suffix.lower() == ".tsv" else ","
-            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
+            separator = "\t" if file.suffix.lower() == ".tsv" else separator_of(file)
+            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the manifest {str(file)!r} must be UTF-8, but byte {error.start} is not: save it as CSV UTF-8"
+        ) from None
     except (ValueError, OSError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
         raise UserError(f"the manifest {str(file)!r} must be a table, but cannot be read: {error}") from None
     if "path" not in table or not len(table):
@@ -108,11 +112,27 @@ def _read_manifest(file: Path) -> pd.DataFrame:
         raise UserError(f"the manifest {str(file)!r} must list clips in a column `path`, but {found}")
     for column, default in (("start", 0.0), ("end", float("nan"))):
         given = table[column] if column in table else pd.Series([None] * len(table))
-        table[column] = pd.to_numeric(given, errors="coerce").astype(float).fillna(default)
+        table[column] = _seconds(given, column, file).fillna(default)
     for column in table.columns.difference(["start", "end"]):
         table[column] = table[column].fillna("").astype(str)
     _check_splits(table, file)
     return table
+
+
+def _seconds(given: pd.Series, column: str, file: Path) -> pd.Series:
+    """Times of a column in seconds, NaN where it is empty."""
+    import pandas as pd
+
+    given = given.replace("", None)
+    found = pd.to_numeric(given, errors="coerce").astype(float)
+    bad = found.isna() & given.notna()
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise UserError(
+            f"expected seconds, such as 1.5, in the column {column!r} of {str(file)!r}, "
+            f"but row {row + 1} holds {given.iloc[row]!r}"
+        )
+    return found
 
 
 def _check_splits(table: pd.DataFrame, file: Path) -> None:

@@ -10,6 +10,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...tokenizers.errors import UserError
+
+
+def check_spans(share: float, length: int) -> None:
+    """Refuse a mask that covers no share of anything, or in spans of nothing.
+
+    Raises:
+        UserError: the share lies outside 0 to 1, or the length is below 1.
+    """
+    if not 0 <= share <= 1 or length < 1:
+        raise UserError(
+            f"expected a mask of a share from 0 to 1 in spans of at least 1, but got {share:g} and {length}"
+        )
+
 
 @dataclass
 class SpanMask:
@@ -27,6 +41,9 @@ class SpanMask:
     share: float = 0.65
     length: int = 10
     spans: int = 2
+
+    def __post_init__(self) -> None:
+        check_spans(self.share, self.length)
 
     def draw(self, frames: int, generator: torch.Generator) -> Tensor:
         """`(L,)` bool, True where masked."""

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...objectives.classification import UNLABELLED
 from ..data import generator
 from .clips import Clips
 
@@ -79,6 +80,9 @@ class Whole:
         clip, waveform = self.indices[index], self.clips[self.indices[index]]
         label = None if self.labels is None else self.labels[clip]
         text = None if self.texts is None else self.texts[clip]
+        if clip in self.clips.failed:  # silence has neither
+            label = None if label is None else UNLABELLED
+            text = None if text is None else text[:0]
         return Drawn(waveform, ((clip, 0, len(waveform)),), label, text)
 
     def clip(self, index: int) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from ...objectives.ctc import edits
 from ...tokenizers.errors import UserError
 from ..panel import Row
-from ..run import Run, load
+from ..run import Run, load, write_json
 from ..table import print_rows, record
 from .check import write_table
 from .clips import Clips
@@ -58,12 +58,17 @@ def transcribe(
         clips: recordings.
         indices: of those to transcribe.
         decoder: greedy unless given.
+
+    Raises:
+        UserError: none of the recordings can be decoded.
     """
     import pandas as pd
 
     decoder = decoder or greedy_decoder(listener.alphabet, listener.clock)
     rows = []
     for index, emissions in listener.emissions(clips, indices):
+        if index in clips.failed:
+            continue
         row, found = clips.table.iloc[index], decoder(emissions)
         rows.append(
             {
@@ -77,6 +82,8 @@ def transcribe(
                 **({"reference": row["text"]} if "text" in row else {}),
             }
         )
+    if not rows:
+        raise UserError("expected recordings to transcribe, but none of them can be decoded")
     return pd.DataFrame(rows)
 
 
@@ -147,7 +154,10 @@ def transcribe_command(
     rows = error_rates(list(table["reference"]), list(table["text"])) if "reference" in table else []
     if rows:
         print_rows(f"transcripts against the manifest's texts, {run}", rows)
-        record(loaded.directory, "transcribe", rows, json)
+        record(loaded.directory, "transcribe", rows)
+    if json is not None:
+        found = {"transcripts": len(table), "set_aside": clips.set_aside}
+        write_json(Path(json), {"run": run, **found, "transcribe": [asdict(row) for row in rows]})
 
 
 def align_texts(
@@ -209,8 +219,6 @@ def align_command(
     console.print(f"{len(words)} words of {len(aligned)} clips in {folder / 'words.csv'}", highlight=False)
     told(console, aside)
     if json is not None:
-        from ..run import write_json
-
         write_json(Path(json), {"clips": len(aligned), "words": len(words), "set_aside": aside})
 
 

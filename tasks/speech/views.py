@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ...tokenizers.errors import UserError
 from ...tokenizers.tokenizer import Tokenizer
 from ...tokenizers.view import Batch, View
 from ..data import generator
@@ -39,6 +40,10 @@ class AudioView:
     speed: list[float] | None = None
     mix: Mixing | None = None
     noise: Noise | None = None
+
+    def __post_init__(self) -> None:
+        if self.speed is not None and (not self.speed or min(self.speed) <= 0):
+            raise UserError(f"expected a view's speed to be factors above 0, but got {self.speed}")
 
 
 @dataclass(frozen=True)
