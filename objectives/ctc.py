@@ -74,10 +74,10 @@ class CTC(Predictor):
         said = [i for i, text in enumerate(texts) if len(text) and fewest_frames(text) <= len(emissions[i])]
         kept = [emissions[i] for i in said], [texts[i] for i in said]
         total = ctc_loss(*kept).sum() if said else torch.cat(list(emissions)).sum() * 0.0
-        metrics = {"left_out": total.new_tensor(1 - len(said) / len(texts))}
+        metrics: dict[str, Tensor | Term] = {"left_out": total.new_tensor(1 - len(said) / len(texts))}
         if said and not self.training:
             wrong = [edits(greedy(frames), text.tolist()) for frames, text in zip(*kept, strict=True)]
-            metrics["symbol_error_rate"] = total.new_tensor(sum(wrong) / sum(len(text) for text in kept[1]))
+            metrics["symbol_error_rate"] = Term(total.new_tensor(sum(wrong)), sum(map(len, kept[1])))
         return Loss({"ctc": Term(total, symbols(view))}, metrics)
 
     def counts(self, batch: Mapping[str, View]) -> dict[str, float]:

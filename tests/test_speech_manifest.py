@@ -47,6 +47,17 @@ def test_stereo_at_96_khz_is_mixed_and_resampled(tmp_path: Path) -> None:
     assert clips[0].shape == (round(0.7 * RATE),)
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_a_file_that_was_cut_off_is_found(tmp_path: Path, kind: str) -> None:
+    path = tone(tmp_path / f"a.{kind}")
+    assert audit(str(path)).seconds == pytest.approx(0.7)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"cut off|cannot be read"):
+        audit(str(path))
+    with pytest.raises(UserError, match="starts at -1 s"):
+        audit(str(tone(tmp_path / "b.wav")), start=-1.0)
+
+
 def test_manifests_of_spreadsheets_are_read_or_told_what_to_do(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav")
     (tmp_path / "m.csv").write_text("path;text\na.wav;Straße\n", encoding="utf-8-sig")

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...tokenizers.errors import UserError
 from ..run import write_json
-from .faults import NO_NUMBERS, cut_off, misplaced
+from .faults import NO_NUMBERS, cut_off, misplaced, shortened
 from .manifest import MANIFESTS, read_clips
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def audit(path: str, start: float = 0.0, end: float = float("nan")) -> Audit:
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            fault = misplaced(start, end, file.frames / rate)
+            fault = shortened(path) or misplaced(start, end, file.frames / rate)
             last = file.frames if np.isnan(end) else min(round(end * rate), file.frames)
             wanted = max(last - round(start * rate), 0)
             file.seek(min(max(round(start * rate), 0), file.frames))

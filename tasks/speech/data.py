@@ -82,7 +82,7 @@ class Audio(Data):
         rate: Hz; all audio is resampled to it, once.
         segment: seconds of the training samples, cut from the clips of one voice laid end to
             end; None trains on the clips as they are.
-        batch_seconds: audio in a batch.
+        batch_seconds: audio in a batch, on average; one holds at most a sample more.
         normalise: give each clip mean 0 and variance 1; None does as the weights it starts from were
             trained, or does not.
         sampling: how an epoch of training is put together.

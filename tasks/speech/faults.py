@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 #: Seconds that a stretch may end after its file: manifests round.
 ROUNDED = 0.5
+#: Sizes in the headers of WAV files whose writer did not know them.
+STREAMED = (8, 2**32 + 7)
 NO_NUMBERS = "holds values that are no numbers"
 
 
@@ -14,6 +18,16 @@ def misplaced(start: float, end: float, duration: float) -> str | None:
     if end > duration + ROUNDED:
         return f"ends at {end:g} s, but its file at {duration:.2f} s"
     return None
+
+
+def shortened(path: str) -> str | None:
+    """A WAV file that is smaller than its header tells, which libsndfile reads as a shorter one."""
+    with Path(path).open("rb") as file:
+        head = file.read(8)
+    told, size = int.from_bytes(head[4:], "little") + 8, Path(path).stat().st_size
+    if head[:4] != b"RIFF" or told in STREAMED or told <= size:
+        return None
+    return f"is cut off after {size} of {told} bytes"
 
 
 def cut_off(read: int, wanted: int, rate: int) -> str | None:

@@ -35,7 +35,7 @@ class SpanMask:
     Attributes:
         share: of the frames if no spans overlapped; .65 is a probability of .065 to start a span.
         length: of a span, in frames.
-        spans: fewest in an utterance.
+        spans: fewest in an utterance, so that more than `share` is masked of a short one.
     """
 
     share: float = 0.65

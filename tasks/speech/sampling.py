@@ -118,7 +118,7 @@ class SecondsSampler(Sampler[list[Key]]):
     Args:
         sampler: gives (epoch, index) pairs.
         lengths: seconds of each sample; none may be longer than a batch.
-        batch_seconds: most seconds of a slice.
+        batch_seconds: most seconds of a slice; a batch holds at most a sample more.
         buckets: of lengths, with about as many samples in each.
         expected: seconds of an epoch, where the sampler does not give each sample once.
     """
