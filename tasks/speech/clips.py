@@ -82,7 +82,7 @@ class Clips:
     def _decode(self, index: int) -> Tensor:
         import soundfile
 
-        row = self.table.iloc[index]
+        row: dict[str, Any] = self.table.iloc[index].to_dict()
         wanted = self.samples[index]
         try:
             with soundfile.SoundFile(row["path"]) as file:
