@@ -82,7 +82,7 @@ class Clips:
     def _decode(self, index: int) -> Tensor:
         import soundfile
 
-        row: dict[str, Any] = self.table.iloc[index].to_dict()
+        row = {str(column): value for column, value in self.table.iloc[index].items()}
         wanted = self.samples[index]
         try:
             with soundfile.SoundFile(row["path"]) as file:
