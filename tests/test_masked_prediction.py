@@ -188,6 +188,14 @@ def test_a_frames_unit_is_that_of_its_time() -> None:
         assert found == expected and found[0] >= 28 and found[-1] >= 2000
 
 
+def test_a_long_clip_has_its_own_units_though_a_short_one_starts_within_it() -> None:
+    """Clips 0 to 10 s, 2 to 3 s and 12 to 20 s of one file; the unit of a frame is its time in tenths."""
+    times = [np.arange(100), 20 + np.arange(10), 120 + np.arange(80)]
+    units = Units(200, Clock(100, 100, RATE), {"a": ([0.0, 2.0, 12.0], times)})
+    asked = (0.05, 2.55, 2.95, 3.05, 7.75, 9.95, 12.05, 19.95)
+    assert [units.at("a", seconds) for seconds in asked] == [0, 25, 29, 30, 77, 99, 120, 199]
+
+
 def tones(root: Path, count: int = 8) -> Path:
     """Clips of two tones one after the other."""
     for index in range(count):

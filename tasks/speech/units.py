@@ -9,7 +9,8 @@ import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +59,20 @@ class Units:
         if path not in self.of_file:
             raise UserError(f"data.units must hold the units of every clip, but lacks those of {path!r}")
         starts, units = self.of_file[path]
-        row = max(bisect_right(starts, seconds + 1e-6) - 1, 0)
+        row = self._last[path][max(bisect_right(starts, seconds + 1e-6) - 1, 0)]
         centre = self.clock.begins(0) + self.clock.hop / self.clock.rate / 2
         frame = round((seconds - starts[row] - centre) * self.clock.rate / self.clock.hop)
         return int(units[row][min(max(frame, 0), len(units[row]) - 1)])
+
+    @cached_property
+    def _last(self) -> dict[str, list[int]]:
+        """By file, the row that ends last of each row and those before it: if any holds a time, it does."""
+        step = self.clock.hop / self.clock.rate
+        last = {}
+        for path, (starts, units) in self.of_file.items():
+            ends = (start + len(row) * step for start, row in zip(starts, units, strict=True))
+            last[path] = [row for _, row in accumulate(zip(ends, count(), strict=False), max)]
+        return last
 
     def of(self, drawn: Drawn, table: pd.DataFrame, clock: Clock, frames: int, factor: float) -> Tensor:
         """The unit `(L,)` of each frame of a sample, by the time of its centre.
