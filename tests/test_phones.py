@@ -53,9 +53,45 @@ def test_textgrids_of_both_formats_are_read(tmp_path: Path, short: bool) -> None
         read_textgrid(file, "letters")
 
 
+def test_textgrids_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in ("it/added", "ru/added", "ru/deep/only", "top"):
+        file = tmp_path / f"{name}.TextGrid"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_textgrid(file, 1.0, {"phones": [Span(name, 0, 1, 1)]})
+    phones = read_phones(str(tmp_path))
+    audio = ("it/added", "ru/added", "de/added", "elsewhere/only", "anywhere/top", "anywhere/none")
+    told = [[phone.label for phone in phones.of(f"/data/{name}.wav")] for name in audio]
+    assert told == [["it/added"], ["ru/added"], [], ["ru/deep/only"], ["top"], []]
+
+
+@pytest.mark.parametrize("column", ["start", "end"])
+@pytest.mark.parametrize("value", ["", "later", "nan"])
+def test_a_time_that_is_no_number_is_named(tmp_path: Path, column: str, value: str) -> None:
+    table = tmp_path / "phones.csv"
+    times = {"start": "0", "end": "1"} | {column: value}
+    table.write_text(f"path,start,end,phone\na.wav,0,1,e\na.wav,{times['start']},{times['end']},o\n")
+    expected = rf"the {column} in row 3 of .*phones.csv must be a number of seconds, but is {value!r}"
+    with pytest.raises(UserError, match=expected):
+        read_phones(str(table))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("path,start,end,phone\na.wav,0,1,\xe8\n".encode("latin-1"), "in UTF-8, but is not; save it as CSV"),
+        (b"", "must be a table, but cannot be read"),
+        (b"path,start,end,phone\na.wav,0,1,e\na,b,c,d,e,f\n", "must be a table, but cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "phones.csv").write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        read_phones(str(tmp_path / "phones.csv"))
+
+
 def test_a_table_is_read_and_bad_ones_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "phones.csv"
-    table.write_text("path,start,end,phone\nsub/a.wav,0,0.5,null\nsub/a.wav,0.5,0.6,\nb.wav,0,1,e\n")
+    table.write_text("path,start,end,phone\nsub/a.wav,0,0.5,null\nsub/a.wav,0.5,0.6\nb.wav,0,1,e\n")
     phones = read_phones(str(table))
     assert phones.of(str(tmp_path / "sub" / "a.wav")) == [Phone("null", 0, 0.5)]
     assert phones.of("elsewhere/b.wav") == []

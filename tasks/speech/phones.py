@@ -5,8 +5,10 @@ Shapes: L frames of one clip.
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,8 @@ class Phones:
     """The phones of files, silence left out.
 
     Args:
-        of_file: by absolute path, or by the name of the file without its ending.
+        of_file: by absolute path, or by the last parts of the path (`it/added`, `added`), with or without its
+            ending.
     """
 
     def __init__(self, of_file: Mapping[str, list[Phone]]) -> None:
@@ -42,9 +45,14 @@ class Phones:
         }
 
     def of(self, path: str) -> list[Phone]:
-        """The phones of a file, in order; none where it has none."""
+        """The phones of a file, in order; none where it has none. Of several keys the longest counts."""
         where = Path(path).absolute().resolve()
-        return self.of_file.get(str(where)) or self.of_file.get(where.stem, [])
+        keys = (
+            "/".join(place.parts[first:])
+            for first in range(1, len(where.parts))
+            for place in (where, where.with_suffix(""))
+        )
+        return next((self.of_file[key] for key in (str(where), *keys) if key in self.of_file), [])
 
     def spans(self, path: str, begin: float, clock: Clock, frames: int) -> list[tuple[str, int, int]]:
         """(label, first frame, one past the last) of each phone of a clip that holds a frame's centre.
@@ -67,18 +75,20 @@ class Phones:
 def read_phones(path: str, tier: str = "phones") -> Phones:
     """Phones from a table (CSV: `path, start, end, phone`, seconds of the file) or a folder of TextGrids.
 
-    Paths in a table are relative to it; a TextGrid is of the audio file of the same name.
+    Paths in a table are relative to it. A TextGrid is of the audio file of the same name, in a folder of the
+    same name where there are several.
 
     Args:
         path: of either.
         tier: of the TextGrids.
 
     Raises:
-        UserError: there is neither, a column or the tier is missing, or a phone ends before it starts.
+        UserError: there is neither, it cannot be read, a column or the tier is missing, or a phone ends
+            before it starts.
     """
     where = Path(path).expanduser()
     if where.is_dir():
-        found = {file.stem: read_textgrid(file, tier) for file in sorted(where.rglob("*.TextGrid"))}
+        found = _read_folder(where, tier)
         if not found:
             raise UserError(
                 f"expected --phones to name a table or a folder of TextGrids, but {path!r} has none"
@@ -94,6 +104,19 @@ def read_phones(path: str, tier: str = "phones") -> Phones:
     return Phones(found)
 
 
+def _read_folder(folder: Path, tier: str) -> dict[str, list[Phone]]:
+    """TextGrids by their path in the folder without its ending, and by their name where no other has it."""
+    files = sorted(folder.rglob("*.TextGrid"))
+    named = Counter(file.stem for file in files)
+    found: dict[str, list[Phone]] = {}
+    for file in files:
+        phones = read_textgrid(file, tier)
+        found[file.relative_to(folder).with_suffix("").as_posix()] = phones
+        if named[file.stem] == 1:
+            found[file.stem] = phones
+    return found
+
+
 def _read_table(path: Path) -> dict[str, list[Phone]]:
     import pandas as pd
 
@@ -101,16 +124,34 @@ def _read_table(path: Path) -> dict[str, list[Phone]]:
         raise UserError(
             f"expected --phones to name a table or a folder of TextGrids, but there is no {str(path)!r}"
         )
-    table = pd.read_csv(path, dtype={"path": str, "phone": str}, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must be in UTF-8, but is not; save it as CSV UTF-8") from None
+    except ValueError as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} must be a table, but cannot be read: {error}") from None
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, but lacks {', '.join(missing)}")
     found: dict[str, list[Phone]] = {}
-    columns = (table[column].tolist() for column in COLUMNS)
-    for file, start, end, label in zip(*columns, strict=True):
+    rows = zip(*(table[column].tolist() for column in COLUMNS), strict=True)
+    for number, (file, start, end, label) in enumerate(rows, start=2):  # the names of the columns are row 1
         place = str((path.absolute().parent / Path(file).expanduser()).resolve())
-        found.setdefault(place, []).append(Phone(label, float(start), float(end)))
+        where = f"in row {number} of {path}"
+        phone = Phone(label, _seconds(start, f"start {where}"), _seconds(end, f"end {where}"))
+        found.setdefault(place, []).append(phone)
     return found
+
+
+def _seconds(text: str, name: str) -> float:
+    """A number of a table. Raises UserError where it is none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise UserError(f"the {name} must be a number of seconds, but is {text!r}")
+    return seconds
 
 
 def read_textgrid(path: Path, tier: str) -> list[Phone]:
