@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..tokenizers.errors import UserError
 from .command import (
     AUDIO,
     JSON,
@@ -33,6 +34,16 @@ def _cluster(options: Options, overrides: Overrides) -> None:
     cluster_command(paths, None if run is None else folder(run), **options)
 
 
+def _transcribe(options: Options, overrides: Overrides) -> None:
+    if options["lm_weight"] is None:
+        del options["lm_weight"]  # the command has its own
+    elif options["lm"] is None:
+        raise UserError(
+            f"--lm-weight is of a language model, but {options['lm_weight']:g} comes without --lm"
+        )
+    on_run("speech.transcribe:transcribe_command", "data_path")(options, overrides)
+
+
 PHONES = (
     Option("phones", "FILE", "CSV (path, start, end, phone; seconds) or folder of TextGrids", required=True),
     Option("tier", "NAME", "of the TextGrids", default="phones"),
@@ -60,7 +71,7 @@ SPEECH = (
             Option("run", "RUN", "cluster the tokens of this run"),
             Option("layer", "N", "block of the run, counted from 1 (default: the last, normalised)", whole),
             Option("features", "mfcc", "cluster MFCC instead of a run's tokens", mfcc),
-            Option("rate", "HZ", "of the audio for MFCC", whole, 16000),
+            Option("rate", "HZ", "of the audio for MFCC (default: 16000)", whole),
             Option("clusters", "K", "number of units", whole, 100),
             Option("output", "FILE", "Parquet file to write, for data.units", default="units.parquet"),
             JSON,
@@ -79,12 +90,12 @@ SPEECH = (
             Option("chunk", "SECONDS", "longer audio is heard in overlapping chunks", positive, 30.0),
             Option("beam", "N", "paths kept by a beam search (default: greedy decoding)", whole),
             Option("lm", "FILE", "KenLM model of words (ARPA) for the beam search"),
-            Option("lm-weight", "W", "of the language model", positive, 2.0),
+            Option("lm-weight", "W", "of the language model (default: 2)", positive),
             JSON,
             TRUST,
         ),
         "triptych transcribe --run runs/ctc-1 --data.path talk.mp3 calls --output transcripts.csv",
-        on_run("speech.transcribe:transcribe_command", "data_path"),
+        _transcribe,
     ),
     Command(
         "evaluate abx",

@@ -157,6 +157,18 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
         ("embed --run runs/dino-2", "no run directory 'runs/dino-2'; did you mean 'runs/dino-1'?"),
         ("embed --run runs", "expected a run directory, but 'runs' has no config.yaml"),
         ("fit --resume zzz", "no run directory 'zzz'"),
+        (
+            "transcribe --run r --beam 9 --lm-weight 3",
+            "--lm-weight is of a language model, but 3 comes without --lm",
+        ),
+        (
+            "cluster --data.path d --features mfcc --layer 3",
+            "--layer is of a --run, and MFCC have none, but got --layer 3",
+        ),
+        (
+            "cluster --data.path d --run runs/dino-1 --rate 44100",
+            "--rate is of --features mfcc, and a run has its own, but got --rate 44100",
+        ),
         ("doctor now", "`triptych doctor` did not expect 'now'; options start with --"),
         ("doctor --json x", "`triptych doctor` has no option --json"),
         (
@@ -239,6 +251,18 @@ RUN = "--run runs/dino-1"
             "speech.phone_command:abx_command",
             ("runs/dino-1", {"data.path": "D"}),
             {"phones": "p.csv", "tier": "phones", "items": 3, "json": None},
+        ),
+        (
+            f"transcribe {RUN} --data.path a.wav --beam 9",
+            "speech.transcribe:transcribe_command",
+            ("runs/dino-1", ("a.wav",)),
+            {"output": None, "chunk": 30.0, "beam": 9, "lm": None, "json": None},
+        ),
+        (
+            f"transcribe {RUN} --lm w.arpa --lm-weight 3",
+            "speech.transcribe:transcribe_command",
+            ("runs/dino-1", ()),
+            {"output": None, "chunk": 30.0, "beam": None, "lm": "w.arpa", "lm_weight": 3.0, "json": None},
         ),
         (
             f"attend {RUN} --data.path a.png --data.path b.png --data.size 32",

@@ -20,6 +20,9 @@ from .manifest import read_clips
 from .segments import MODALITY
 from .units import Features, Units, make_units, mfcc_features
 
+#: Hz of the audio that MFCC are of, unless another is given.
+MFCC_RATE = 16_000
+
 
 def layer_features(run: Run, layer: int) -> tuple[Features, Clock]:
     """Tokens of a layer of a run (1 to depth, -1 the end), by the branch that it is evaluated with.
@@ -47,22 +50,26 @@ def cluster_command(
     features: str | None = None,
     layer: int | None = None,
     clusters: int = 100,
-    rate: int = 16000,
+    rate: int | None = None,
     output: str = "units.parquet",
     json: str | None = None,
 ) -> None:
     """Cluster the frames of audio and write the units of every clip.
 
     Raises:
-        UserError: neither a run nor `mfcc` is given, or both.
+        UserError: neither a run nor `mfcc` is given, or both, or an option that belongs to the other.
     """
     from rich.console import Console
 
     if (run is None) == (features is None):
         raise UserError("`triptych cluster` needs either --run RUN (and a --layer) or --features mfcc")
+    if run is None and layer is not None:
+        raise UserError(f"--layer is of a --run, and MFCC have none, but got --layer {layer}")
+    if run is not None and rate is not None:
+        raise UserError(f"--rate is of --features mfcc, and a run has its own, but got --rate {rate}")
     normalise = False
     if run is None:
-        found, clock = mfcc_features(rate)
+        found, clock = mfcc_features(rate or MFCC_RATE)
     else:
         loaded = load(run)
         found, clock = layer_features(loaded, -1 if layer is None else layer)
