@@ -23,6 +23,7 @@ from triptych.tasks.weights.names import State
 from triptych.tasks.weights.port import branch, built, export_weights, import_weights
 from triptych.tasks.weights.registry import family, recognise
 from triptych.tasks.weights.source import open_source
+from triptych.tokenizers.errors import UserError
 from triptych.tokenizers.view import View
 
 from .helpers import randomise
@@ -269,6 +270,12 @@ def test_mae_of_hugging_face_sets_its_decoder_aside() -> None:
     images = torch.randn(2, 3, SIZE, SIZE)
     in_order = torch.arange(25.0).repeat(2, 1)  # the noise that shuffles patches
     assert_close(ours(model, images), original.vit(images, noise=in_order).last_hidden_state)
+
+
+def test_another_activation_is_refused() -> None:
+    source = open_source(of_transformers("ViTModel", hidden_act="relu"))
+    with pytest.raises(UserError, match="with hidden_act gelu, but theirs is 'relu'"):
+        recognise(source).read(source)
 
 
 @torch.no_grad()

@@ -148,6 +148,9 @@ def test_what_has_no_part_here_is_refused() -> None:
         source = open_source(original("PatchTSTModel", **changes))
         with pytest.raises(UserError, match=r"PatchTST with .* has no part here"):
             recognise(source).read(source)
+    source = open_source(original("PatchTSTModel", activation_function="relu"))
+    with pytest.raises(UserError, match="with activation_function gelu, but theirs is 'relu'"):
+        recognise(source).read(source)
 
 
 def test_a_folder_forecasts_a_table(tmp_path: Path) -> None:

@@ -282,6 +282,24 @@ def test_other_heads_are_set_aside_and_torchaudios_wavlm_is_refused() -> None:
         recognise(source).read(source)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "sentence"),
+    [
+        ("Wav2Vec2Model", {"hidden_act": "relu"}, "with hidden_act gelu, but theirs is 'relu'"),
+        ("Wav2Vec2Model", {"feat_extract_activation": "gelu_new"}, "with feat_extract_activation gelu, but"),
+        ("HubertModel", {"feat_proj_layer_norm": False}, "their feat_proj_layer_norm is false"),
+    ],
+)
+def test_what_the_config_says_and_ours_has_not_is_refused(
+    kind: str, changes: dict[str, Any], sentence: str
+) -> None:
+    source = open_source(of_transformers(kind, False, **changes))
+    with pytest.raises(UserError, match=sentence):
+        recognise(source).read(source)
+    exact = open_source(of_transformers(kind, False, hidden_act="gelu_python"))
+    assert recognise(exact).read(exact).weights
+
+
 def test_a_folder_with_a_preprocessor(tmp_path: Path) -> None:
     """The rate and the normalisation go along, and embeddings are those of the original on such input."""
     import json

@@ -14,6 +14,7 @@ from torch import nn
 from ...tokenizers.errors import UserError
 from ...tokenizers.image import Resampling
 from ..vision.pixels import Pixels
+from .activations import check_gelu
 from .family import Carried, Family, Source
 from .image import IMAGENET, ImageNames, ImageTraits, read_image
 from .image_write import write_image
@@ -70,7 +71,9 @@ ALL: Table = {**VIT, **DINOV2, **MLP, **SWIGLU, **MODULES}
 
 
 def read(source: Source) -> Carried:
-    """Hugging Face's weights as ours."""
+    """Hugging Face's weights as ours. Raises UserError for another activation than ours."""
+    if not source.config.get("use_swiglu_ffn"):  # which has its own
+        check_gelu(source.config, "hidden_act")
     state = {_layered(name): tensor for name, tensor in source.state.items()}
     return read_image(state, NAMES, ALL, _traits(source))
 

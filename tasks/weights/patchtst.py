@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...backbones.encoder import Block, Encoder
 from ...tokenizers.errors import UserError
 from ...tokenizers.series import SeriesWindows
+from .activations import check_gelu
 from .family import Carried, Family, Source
 from .names import State, Table, beneath, carry, count, restore, with_stem
 from .shapes import ratio_of
@@ -82,6 +83,7 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     }
     if found := [name for name, there in asked.items() if there]:
         raise UserError(f"PatchTST with {found[0]} has no part here to put its weights into")
+    check_gelu(config, "activation_function")
     return config
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from ...tokenizers.errors import UserError
+from .activations import check_gelu
 from .family import Carried, Family, Source
 from .names import Table
 from .speech import SpeechNames, SpeechTraits, read_speech, write_speech
@@ -87,8 +89,17 @@ FAIRSEQ_HEADS: Table = {
 
 
 def read(source: Source, names: SpeechNames, heads: Table) -> Carried:
-    """A family's weights as ours, with what `config.json`, a preprocessor or a model object say."""
+    """A family's weights as ours, with what `config.json`, a preprocessor or a model object say.
+
+    Raises:
+        UserError: the config asks for what is no part here, or a weight is missing.
+    """
     config = source.config
+    check_gelu(config, "hidden_act", "feat_extract_activation")
+    if not config.get("feat_proj_layer_norm", True):
+        raise UserError(
+            "the weights must have a norm of the features, but their feat_proj_layer_norm is false"
+        )
     traits = SpeechTraits(
         heads=config.get("heads") or config.get("num_attention_heads"),
         strides=config.get("conv_stride"),
