@@ -16,6 +16,7 @@ import soundfile
 import torch
 import torchaudio
 from torch import Tensor, nn
+from triptych.backbones.encoder import BlockOptions, Encoder
 from triptych.cli import main
 from triptych.tasks.model import Model
 from triptych.tasks.run import load
@@ -24,7 +25,11 @@ from triptych.tasks.weights.names import State
 from triptych.tasks.weights.port import branch, built
 from triptych.tasks.weights.registry import family, recognise
 from triptych.tasks.weights.source import open_source
+from triptych.tokenizers.audio_logmel import LogMelFrames
+from triptych.tokenizers.audio_waveform import WaveformFrames
 from triptych.tokenizers.errors import UserError
+from triptych.tokenizers.image import ImagePatches
+from triptych.tokenizers.tokenizer import Tokenizer
 from triptych.tokenizers.tokens import concat
 from triptych.tokenizers.view import View
 
@@ -323,6 +328,84 @@ def test_a_folder_with_a_preprocessor(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = tokens(original, clip[None]).mean(1)
     assert_close(torch.from_numpy(row).float(), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["base", "large", "base, pre-norm", "WavLM", "with heads"])
+def test_an_exported_folder_is_imported_as_it_was_and_read_by_the_other_project(
+    kind: str, tmp_path: Path
+) -> None:
+    """No two sizes are published ones: strides, heads, distances and the rate come from the files beside."""
+    from transformers import AutoModel
+
+    heads = {"codevector_dim": 12, "num_codevectors_per_group": 5, "num_codevector_groups": 3}
+    make: dict[str, Callable[[], nn.Module]] = {
+        "WavLM": lambda: wavlm(False),
+        "with heads": lambda: of_transformers("Wav2Vec2ForPreTraining", True, **heads, proj_codevector_dim=7),
+    }
+    original = make.get(kind, lambda: of_transformers("Wav2Vec2Model", kind == "large"))()
+    if kind == "base, pre-norm":
+        original.config.do_stable_layer_norm = True
+    if kind == "large":
+        original.config.layer_norm_eps = 1e-6
+    hub, back = tmp_path / "hub", tmp_path / "new" / "back"
+    original.save_pretrained(hub)
+    (hub / "preprocessor_config.json").write_text('{"do_normalize": true, "sampling_rate": 8000}')
+    assert main(["weights", "import", str(hub), "--output", str(tmp_path / "run")]) == 0
+    out = ["--output", str(back / "model.safetensors")]
+    command = ["weights", "export", "--run", str(tmp_path / "run"), "--format", "hf-speech", *out]
+    assert main(command) == main(command) == 0  # the second time over its own files
+    assert main(["weights", "import", str(back), "--output", str(tmp_path / "again")]) == 0
+    first, again = load(tmp_path / "run"), load(tmp_path / "again")
+    assert again.description == first.description
+    weights, found = first.model.state_dict(), again.model.state_dict()
+    assert found.keys() == weights.keys() and all(torch.equal(found[n], weights[n]) for n in weights)
+    clip = torch.randn(1, 311)
+    theirs = AutoModel.from_pretrained(back).eval()
+    assert_close(ours(first.model, clip), tokens(theirs, clip))
+
+
+@pytest.mark.parametrize("other", ["config.json", "x.safetensors", "pytorch_model.bin"])
+def test_no_folder_of_another_model_is_exported_to(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_transformers("Wav2Vec2Model", False).save_pretrained(tmp_path / "hub")
+    assert main(["weights", "import", str(tmp_path / "hub"), "--output", str(tmp_path / "run")]) == 0
+    (tmp_path / other).write_text("{}")
+    out = str(tmp_path / "a.safetensors")
+    command = ["weights", "export", "--run", str(tmp_path / "run"), "--output", out]
+    assert main([*command, "--format", "hf-speech"]) == 2
+    assert f"goes beside it, but '{tmp_path / other}' is of another model" in capsys.readouterr().err
+    assert (tmp_path / other).read_text() == "{}" and not Path(out).exists()
+    assert main([*command, "--format", "torchaudio"]) == 0  # which is one file
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "block", "sentence"),
+    [
+        (LogMelFrames(), {}, "log-mel frames have no counterpart in these weights"),
+        (WaveformFrames(prefix=["class"]), {}, "but this one has prefix tokens"),
+        (WaveformFrames(), {"rotary": 1}, "but this one has rotary positions"),
+        (WaveformFrames(), {"norm": "rms"}, "but this one has other norms than layer norm"),
+        (WaveformFrames(), {"feedforward": "silu"}, "but this one has another feed-forward than GELU's"),
+        (WaveformFrames(), {"qkv_bias": False}, "but this one has queries, keys and values without bias"),
+        (WaveformFrames(), {"norm_first": False}, "but this one has norms at other places"),
+    ],
+)
+def test_what_the_format_has_no_part_for_is_refused(
+    tokenizer: Tokenizer, block: dict[str, Any], sentence: str
+) -> None:
+    model = Model({"audio": tokenizer}, Encoder(32, 1, 2, block=BlockOptions(**block)), {})
+    model.build({"train": "audio"}, {"audio": {"rate": 16_000}})
+    with pytest.raises(UserError, match=sentence):
+        family("hf-speech").write(branch(model), model)
+
+
+def test_a_model_of_pictures_is_no_speech_encoder() -> None:
+    model = Model({"image": ImagePatches(8)}, Encoder(32, 1, 2), {})
+    model.build({"train": "image"}, {"image": {"size": (16, 16), "channels": 3}})
+    with pytest.raises(UserError, match="the format is of audio, but the model reads image"):
+        family("hf-speech").write(branch(model), model)
 
 
 @pytest.mark.slow

@@ -62,9 +62,11 @@ class Family:
         read: their weights -> ours.
         write: the weights of one of our branches (`tokenizers.*`, `encoder.*`, `objective.*`) and the model
             they are of -> theirs. Raises UserError where the format lacks a part. None: it cannot be written.
+        files: of a model that was written, the JSON files that go beside its weights, by name.
     """
 
     name: str
     knows: Callable[[Source], bool]
     read: Callable[[Source], Carried]
     write: Callable[[State, nn.Module], State] | None = None
+    files: Callable[[nn.Module], dict[str, dict[str, Any]]] = lambda model: {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from .family import Carried
 from .names import State
 from .registry import family, recognise
 from .report import Report
-from .source import open_source
+from .source import open_source, read_json
 
 #: The view that an imported model is built with, as data modules call theirs.
 VIEW = "train"
@@ -161,9 +162,34 @@ def import_command(
 
 
 def export_command(run: str, format: str, output: str) -> None:
-    """Write a safetensors file."""
+    """Write a safetensors file, and beside it what the format keeps in files of its own.
+
+    Raises:
+        UserError: the folder holds other weights, or another model's files.
+    """
     from safetensors.torch import save_file
 
-    state = export_weights(load(run), format)
-    save_file(state, Path(output))
-    print(f"{len(state)} weights under the names of {format} in {output}")
+    opened, path = load(run), Path(output)
+    state, files = export_weights(opened, format), family(format).files(opened.model)
+    if files:
+        check_alone(path, files)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    for name, content in files.items():
+        write_json(path.parent / name, content)
+    beside = f", with {' and '.join(files)} beside it" if files else ""
+    print(f"{len(state)} weights under the names of {format} in {output}{beside}")
+
+
+def check_alone(path: Path, files: Mapping[str, Any]) -> None:
+    """Raise UserError unless a folder is one model's once `path` and the JSON `files` are written to it."""
+    folder = path.parent
+    others = [file for ending in ("*.safetensors", "*.bin") for file in sorted(folder.glob(ending))]
+    others = [file for file in others if file.name != path.name]
+    known = {folder / name: content for name, content in files.items() if (folder / name).exists()}
+    others += [file for file, content in known.items() if read_json(file) != content]
+    if others:
+        raise UserError(
+            f"expected --output in a folder of its own, for {next(iter(files))} goes beside it, "
+            f"but {str(others[0])!r} is of another model"
+        )

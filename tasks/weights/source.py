@@ -120,12 +120,12 @@ def _folder(path: Path) -> Source:
     for file in files:
         state |= _file(file, None).state
     preprocessor = path / "preprocessor_config.json"
-    return Source(
-        path.name, state, _json(path / "config.json"), _json(preprocessor) if preprocessor.is_file() else {}
-    )
+    known = read_json(preprocessor) if preprocessor.is_file() else {}
+    return Source(path.name, state, read_json(path / "config.json"), known)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. Raises UserError for what is not JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

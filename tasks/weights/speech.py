@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...backbones.encoder import Block, Encoder
+from ...backbones.layers import Mlp
+from ...tokenizers.audio_logmel import LogMelFrames
 from ...tokenizers.audio_waveform import WAV2VEC2, WaveformFrames
 from ...tokenizers.errors import UserError
 from .family import Carried
@@ -150,14 +152,9 @@ def read_speech(state: State, names: SpeechNames, heads: Table, traits: SpeechTr
 
 def write_speech(ours: State, model: nn.Module, names: SpeechNames, heads: Table) -> State:
     """Our weights as a family's; raises UserError where the family has no name for a part of this model."""
-    tokenizer, encoder = model.tokenizers["audio"], model.encoder  # type: ignore[index]
-    if not isinstance(tokenizer, WaveformFrames) or tokenizer.prefix:
-        raise UserError(
-            "the format expects frames of a waveform without prefix tokens, as wav2vec 2.0 has them"
-        )
-    assert isinstance(encoder, Encoder) and isinstance(encoder.blocks[0], Block)
+    tokenizer = _writable(model)
     weights = {name: t for name, t in ours.items() if not name.startswith(OBJECTIVE)}
-    state, rest = restore(weights, table_of(names, tokenizer.frame_norm, encoder.blocks[0].norm_first))
+    state, rest = restore(weights, table_of(names, tokenizer.frame_norm, not tokenizer.positions.norm))
     rest.pop(f"{TOKENIZER}prefix_tokens")
     rest.pop(f"{TOKENIZER}mask_token", None)
     if rest:
@@ -170,6 +167,34 @@ def write_speech(ours: State, model: nn.Module, names: SpeechNames, heads: Table
             head | {"quantiser.codebook": head["quantiser.codebook"].flatten(0, 1)[None]}, heads
         )[0]
     return state
+
+
+def _writable(model: nn.Module) -> WaveformFrames:
+    """The front end of a model that computes what wav2vec 2.0's do; its norms tell where the blocks' are.
+
+    Raises:
+        UserError: a part is of another kind.
+    """
+    tokenizers, encoder = model.tokenizers, model.encoder
+    assert isinstance(tokenizers, nn.ModuleDict) and isinstance(encoder, Encoder)
+    if "audio" not in tokenizers:
+        raise UserError(f"the format is of audio, but the model reads {', '.join(tokenizers)}")
+    tokenizer, block = tokenizers["audio"], encoder.blocks[0]
+    if isinstance(tokenizer, LogMelFrames):
+        raise UserError("log-mel frames have no counterpart in these weights, whose frames are of a waveform")
+    assert isinstance(tokenizer, WaveformFrames) and isinstance(block, Block)
+    faults = {
+        "prefix tokens": bool(tokenizer.prefix),
+        "rotary positions": block.attn.rotary is not None,
+        "other norms than layer norm": not isinstance(block.norm1, nn.LayerNorm),
+        "another feed-forward than GELU's": type(block.mlp) is not Mlp,
+        "queries, keys and values without bias": block.attn.qkv.bias is None,
+        "norms at other places": block.norm_first
+        in (isinstance(encoder.norm, nn.Identity), tokenizer.positions.norm),
+    }
+    if found := [fault for fault, there in faults.items() if there]:
+        raise UserError(f"the format expects an encoder as wav2vec 2.0 has it, but this one has {found[0]}")
+    return tokenizer
 
 
 def _new_norm(name: str) -> str:

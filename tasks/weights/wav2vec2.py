@@ -6,6 +6,7 @@ convolution over channels and their blocks first. Weight norm is read under both
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from ...tokenizers.errors import UserError
@@ -13,6 +14,7 @@ from .activations import check_gelu
 from .family import Carried, Family, Source
 from .names import Table
 from .speech import SpeechNames, SpeechTraits, read_speech, write_speech
+from .speech_config import huggingface_files
 
 PARTS = {
     **{part: f"attention.{part}_proj" for part in ("q", "k", "v", "out")},
@@ -128,6 +130,9 @@ def _family(name: str, known_by: str, names: SpeechNames, heads: Table) -> Famil
 
 FAMILIES = (
     _family("torchaudio", "encoder.feature_projection.projection.weight", TORCHAUDIO, {}),
-    _family("hf-speech", "feature_projection.projection.weight", HUGGING_FACE, HUGGING_FACE_HEADS),
+    replace(
+        _family("hf-speech", "feature_projection.projection.weight", HUGGING_FACE, HUGGING_FACE_HEADS),
+        files=huggingface_files,
+    ),
     _family("fairseq", "post_extract_proj.weight", FAIRSEQ, FAIRSEQ_HEADS),
 )
