@@ -6,16 +6,18 @@ from typing import Any
 
 from torch import nn
 
-from ...backbones.encoder import Block, Encoder
+from ...backbones.encoder import Block
+from ...backbones.layers import Mlp
 from ...tokenizers.audio_waveform import WaveformFrames
+from ..model import Model
 
 
 def huggingface_files(model: nn.Module) -> dict[str, dict[str, Any]]:
     """`config.json` and `preprocessor_config.json` of a model that `write_speech` has written."""
-    tokenizer, encoder = model.tokenizers["audio"], model.encoder  # type: ignore[index]
-    assert isinstance(tokenizer, WaveformFrames) and isinstance(encoder, Encoder)
+    assert isinstance(model, Model) and model.spec is not None
+    tokenizer, encoder, facts = model.tokenizers["audio"], model.encoder, model.spec.data["audio"]
     block = encoder.blocks[0]
-    assert isinstance(block, Block)
+    assert isinstance(tokenizer, WaveformFrames) and isinstance(block, Block) and isinstance(block.mlp, Mlp)
     channels, kernels, strides = (list(column) for column in zip(*tokenizer.convolutions, strict=True))
     config = {
         "model_type": "wav2vec2",
@@ -42,7 +44,6 @@ def huggingface_files(model: nn.Module) -> dict[str, dict[str, Any]]:
             "num_buckets": relative.buckets,
             "max_bucket_distance": relative.distance,
         }
-    facts = model.spec.data["audio"]  # type: ignore[union-attr, index]
     preprocessor = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "sampling_rate": facts["rate"],
