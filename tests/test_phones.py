@@ -62,6 +62,10 @@ def test_textgrids_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -
     audio = ("it/added", "ru/added", "de/added", "elsewhere/only", "anywhere/top", "anywhere/none")
     told = [[phone.label for phone in phones.of(f"/data/{name}.wav")] for name in audio]
     assert told == [["it/added"], ["ru/added"], [], ["ru/deep/only"], ["top"], []]
+    (tmp_path / "store").mkdir()
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "ru").symlink_to(tmp_path / "store")
+    assert phones.of(str(tmp_path / "audio" / "ru" / "added.wav"))[0].label == "ru/added"
 
 
 @pytest.mark.parametrize("column", ["start", "end"])

@@ -6,10 +6,11 @@ Shapes: L frames of one clip.
 from __future__ import annotations
 
 import math
+import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +47,9 @@ class Phones:
 
     def of(self, path: str) -> list[Phone]:
         """The phones of a file, in order; none where it has none. Of several keys the longest counts."""
-        where = Path(path).absolute().resolve()
-        keys = (
-            "/".join(place.parts[first:])
-            for first in range(1, len(where.parts))
-            for place in (where, where.with_suffix(""))
-        )
-        return next((self.of_file[key] for key in (str(where), *keys) if key in self.of_file), [])
+        linked, where = Path(os.path.abspath(path)), Path(path).resolve()
+        keys = (str(where), *_endings(linked), *_endings(where))
+        return next((self.of_file[key] for key in keys if key in self.of_file), [])
 
     def spans(self, path: str, begin: float, clock: Clock, frames: int) -> list[tuple[str, int, int]]:
         """(label, first frame, one past the last) of each phone of a clip that holds a frame's centre.
@@ -70,6 +67,13 @@ class Phones:
             if last > first:
                 found.append((phone.label, first, last))
         return found
+
+
+def _endings(path: Path) -> Iterator[str]:
+    """The last parts of an absolute path, most of them first, each time with and without the ending."""
+    for first in range(1, len(path.parts)):
+        for place in (path, path.with_suffix("")):
+            yield "/".join(place.parts[first:])
 
 
 def read_phones(path: str, tier: str = "phones") -> Phones:
