@@ -21,8 +21,9 @@ from triptych.tasks.speech.clock import Clock
 from triptych.tasks.speech.data import Audio
 from triptych.tasks.speech.decode import Span, align, arpa_words, beam_decoder, greedy_decoder
 from triptych.tasks.speech.emissions import Listener, Part, parts
+from triptych.tasks.speech.phones import read_phones
 from triptych.tasks.speech.textgrid import covering, write_textgrid
-from triptych.tasks.speech.transcribe import error_rates, transcribe
+from triptych.tasks.speech.transcribe import error_rates, grid_names, transcribe
 from triptych.tokenizers.audio_logmel import LogMelFrames
 from triptych.tokenizers.audio_waveform import WaveformFrames
 from triptych.tokenizers.errors import UserError
@@ -185,6 +186,51 @@ def test_times_are_those_of_the_letters(run: str, manifest: Path) -> None:
     assert np.median(errors) < 0.04
     grids = sorted(path.name for path in out.glob("*.TextGrid"))
     assert len(grids) == 12 and (out / grids[0]).read_text().count('class = "IntervalTier"') == 2
+
+
+def test_a_file_of_segments_has_one_textgrid_in_its_own_times(run: str, tmp_path: Path) -> None:
+    """Two files of equal name, each of two segments with silence around; `--phones` finds their grids."""
+    spoken, rows = {"it": ("ab", "cad"), "ru": ("dd", "bc")}, []
+    truth: dict[str, list[float]] = {}
+    for folder, texts_of in spoken.items():
+        (tmp_path / "audio" / folder).mkdir(parents=True)
+        begin, pieces, truth[folder] = 1.0, [np.zeros(RATE)], []
+        for text in texts_of:
+            sound, times = say(text)
+            end = begin + len(sound) / RATE
+            rows.append({"path": f"audio/{folder}/a.wav", "start": begin, "end": end, "text": text})
+            truth[folder].append(begin + times[0][0])
+            pieces += [sound, np.zeros(RATE)]
+            begin = end + 1
+        soundfile.write(tmp_path / "audio" / folder / "a.wav", np.concatenate(pieces), RATE)
+    pd.DataFrame(rows[::-1]).to_csv(tmp_path / "segments.csv", index=False)
+    out = tmp_path / "aligned"
+    assert (
+        main(["align", "--run", run, "--data.path", str(tmp_path / "segments.csv"), "--output", str(out)])
+        == 0
+    )
+    grids = {path.relative_to(out).as_posix() for path in out.rglob("*.TextGrid")}
+    words = pd.read_csv(out / "words.csv")
+    assert grids == set(words["textgrid"]) == {"it/a.TextGrid", "ru/a.TextGrid"}
+    phones = read_phones(str(out), "words")
+    for folder, texts_of in spoken.items():
+        audio = tmp_path / "audio" / folder / "a.wav"
+        found, listed = phones.of(str(audio)), words[words["path"] == str(audio)].sort_values("start")
+        assert [word.label for word in found] == listed["text"].tolist() == list(texts_of)
+        assert [word.start for word in found] == pytest.approx(listed["start"].tolist(), abs=1e-3)
+        assert [word.start for word in found] == pytest.approx(truth[folder], abs=0.1)
+        grid = (out / folder / "a.TextGrid").read_text()
+        assert f"xmin = 0\nxmax = {soundfile.info(audio).duration:.4f}\n" in grid
+
+
+def test_textgrids_are_called_as_their_files() -> None:
+    assert grid_names(["/a/x.wav"]) == {"/a/x.wav": "x.TextGrid"}
+    assert grid_names(["/a/b/x.wav", "/a/x.v2.wav"]) == {
+        "/a/b/x.wav": "b/x.TextGrid", "/a/x.v2.wav": "x.v2.TextGrid"
+    }  # fmt: skip
+    assert grid_names(["/a/x.flac", "/a/x.wav"]) == {
+        "/a/x.flac": "x.flac.TextGrid", "/a/x.wav": "x.wav.TextGrid"
+    }  # fmt: skip
 
 
 def firsts(text: str) -> list[tuple[int, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,9 @@ def align_command(
     plot: str | None = None,
     json: str | None = None,
 ) -> None:
-    """Write `words.csv` and a TextGrid for each clip into a folder; `plot` draws the first few clips.
+    """Write `words.csv` and a TextGrid for each audio file into a folder; `plot` draws the first few clips.
+
+    All times are seconds of the file. A TextGrid is called as its file is.
 
     Raises:
         UserError: the manifest has no texts, or none can be aligned.
@@ -202,15 +205,16 @@ def align_command(
         raise UserError(f"none of the {len(indices)} texts can be aligned, the first being {name}: {reason}")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    words = []
+    grids, words = dict[str, list[Transcript]](), []
+    names = grid_names(sorted({os.path.abspath(path) for path in clips.table["path"]}))
     for index, found in aligned.items():
         row = clips.table.iloc[index]
-        name = f"{index:05}-{Path(row['path']).stem}.TextGrid"
-        write_textgrid(folder / name, row["seconds"], {"words": found.words, "letters": found.letters})
-        place = {"path": shown(row["path"], folder.absolute()), "textgrid": name}
-        for word in found.words:
-            times = {"start": row["start"] + word.start, "end": row["start"] + word.end}
-            words.append({**place, **asdict(word), **times})
+        path, said = os.path.abspath(row["path"]), later(found, row["start"])
+        grids.setdefault(path, []).append(said)
+        place = {"path": shown(path, folder.absolute()), "textgrid": names[path]}
+        words += [{**place, **asdict(word)} for word in said.words]
+    for path, parts in grids.items():
+        write_grid(folder / names[path], path, parts)
     pd.DataFrame(words).round(4).to_csv(folder / "words.csv", index=False)
     if plot is not None:
         drawn = [(clips[index], found) for index, found in list(aligned.items())[:DRAWN]]
@@ -220,6 +224,46 @@ def align_command(
     told(console, aside)
     if json is not None:
         write_json(Path(json), {"clips": len(aligned), "words": len(words), "set_aside": aside})
+
+
+def grid_names(paths: Sequence[str]) -> dict[str, str]:
+    """The TextGrid of each audio file: its path in the folder that holds them all, its ending replaced.
+
+    Where two files would have one TextGrid, both keep their endings before the new one.
+
+    Args:
+        paths: absolute, each once.
+    """
+    home = os.path.commonpath([os.path.dirname(path) for path in paths])
+    whole = {path: Path(path).relative_to(home) for path in paths}
+    bare = {path: name.with_suffix("") for path, name in whole.items()}
+    shared = {name for name, count in Counter(bare.values()).items() if count > 1}
+    return {
+        path: f"{(whole[path] if name in shared else name).as_posix()}.TextGrid"
+        for path, name in bare.items()
+    }
+
+
+def later(found: Transcript, seconds: float) -> Transcript:
+    """A transcript whose times count from so many seconds earlier."""
+    letters, words = (
+        tuple(replace(span, start=span.start + seconds, end=span.end + seconds) for span in spans)
+        for spans in (found.letters, found.words)
+    )
+    return Transcript(letters, words)
+
+
+def write_grid(path: Path, audio: str, parts: Sequence[Transcript]) -> None:
+    """Write the TextGrid of a whole audio file, empty between its parts; what two say is the first's."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tiers = {
+        "words": [word for part in parts for word in part.words],
+        "letters": [letter for part in parts for letter in part.letters],
+    }
+    in_order = {name: sorted(spans, key=lambda span: span.start) for name, spans in tiers.items()}
+    write_textgrid(path, soundfile.info(audio).duration, in_order)
 
 
 def shown(path: str, home: Path) -> str:
