@@ -17,6 +17,8 @@ from .model import Model
 from .run import load_weights, read_description, save, update_json
 
 LOG = logging.getLogger("triptych")
+#: In a run's directory, what `--resume` goes on from.
+CHECKPOINT = Path("checkpoints", "last.ckpt")
 
 
 def fit(
@@ -64,7 +66,12 @@ def _train(cli: Any, config: Merged, directory: Path, checkpoint: Path | None, i
     trained = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
     LOG.info(f"{config.name}: {trained:,} parameters to train, into {directory}")
     began = time.monotonic()
-    trainer.fit(learner, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.fit(learner, datamodule=data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        if (directory / CHECKPOINT).is_file():
+            LOG.info(f"interrupted: `triptych fit --resume {directory}` goes on from the last finished epoch")
+        raise
     seconds = time.monotonic() - began
     save(learner.model, config.values, directory)
     figures = {name: float(figure) for name, figure in sorted(trainer.callback_metrics.items())}
@@ -118,8 +125,8 @@ def _trainer_defaults(directory: Path) -> dict[str, Any]:
         "default_root_dir": str(directory),
         "callbacks": [
             ModelCheckpoint(
-                directory / "checkpoints",
-                "last",
+                directory / CHECKPOINT.parent,
+                CHECKPOINT.stem,
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             ),
@@ -160,7 +167,7 @@ def _new_directory(name: str, output: str | None) -> Path:
 
 
 def _checkpoint_of(run: Path) -> Path:
-    path = run / "checkpoints" / "last.ckpt"
+    path = run / CHECKPOINT
     if not path.is_file():
         raise UserError(
             f"expected --resume to name a run with checkpoints/last.ckpt, but {str(run)!r} has none"
