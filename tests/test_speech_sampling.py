@@ -11,7 +11,7 @@ from triptych.tasks.data import EpochSampler, generator
 from triptych.tasks.speech.augment import ChannelMask, Mixing, Noise, add_noise, mix, speed
 from triptych.tasks.speech.data import Audio, Limits
 from triptych.tasks.speech.masks import SpanMask
-from triptych.tasks.speech.sampling import GroupSampler, Sampling, SecondsSampler, tempered
+from triptych.tasks.speech.sampling import AGAIN, GroupSampler, Sampling, SecondsSampler, tempered
 from triptych.tasks.speech.views import AudioView
 from triptych.tokenizers.audio import Positions
 from triptych.tokenizers.audio_logmel import LogMelFrames
@@ -73,7 +73,8 @@ def test_an_epoch_needs_no_past_and_repeats_no_clip_before_its_group_is_through(
     assert list(resumed) == epochs[3] != epochs[2]
     seen = Counter(index for _, index in epochs[3])
     assert {6, 7} >= {seen[0], seen[1], seen[2]} and max(seen[index] for index in groups[1]) == 1
-    assert len(epochs[3]) == 40 and all(epoch == 3 for epoch, _ in epochs[3])
+    assert len(epochs[3]) == 40 and all(epoch % AGAIN == 3 for epoch, _ in epochs[3])
+    assert len(set(epochs[3])) == 40  # no two draws of a clip are drawn alike
 
 
 def folder(root: Path, languages: dict[str, int]) -> Path:
@@ -94,6 +95,14 @@ def audio(path: Path, **options: object) -> Audio:
     data.attach({"audio": tokenizer})
     data.setup()
     return data
+
+
+def test_a_clip_that_comes_again_in_an_epoch_is_masked_anew(tmp_path: Path) -> None:
+    views = {"train": AudioView(mask=SpanMask(length=3), mix=Mixing(probability=1.0))}
+    samples = audio(folder(tmp_path, {"it": 5, "ru": 5}), views=views).samples("train")
+    first, second, repeated = (samples[epoch, 1].looks["train"] for epoch in (3, 3 + AGAIN, 3))
+    assert not torch.equal(first.masked, second.masked) and torch.equal(first.masked, repeated.masked)
+    assert torch.equal(first.clean, second.clean)
 
 
 def test_the_loader_draws_languages_by_their_tempered_hours(tmp_path: Path) -> None:

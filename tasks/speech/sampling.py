@@ -19,6 +19,9 @@ from ..data import EpochSampler, generator, of_rank
 
 #: A sample's epoch and index, as samplers hand them to data sets.
 Key = tuple[int, int]
+#: What a key's epoch grows by each time that its sample comes again within the epoch: what is drawn for it
+#: then (masks, noise, speed) is drawn anew.
+AGAIN = 2**32
 
 
 @dataclass
@@ -56,11 +59,7 @@ class GroupSampler(EpochSampler):
 
     def keys(self) -> list[Key]:
         """The whole order, of all processes."""
-        drawn = [
-            (self.epoch, index)
-            for number, count in enumerate(self.counts())
-            for index in self._members(number, count)
-        ]
+        drawn = [key for number, count in enumerate(self.counts()) for key in self._members(number, count)]
         order = torch.randperm(len(drawn), generator=generator(self.seed or 0, self.epoch, "order"))
         return [drawn[place] for place in order.tolist()]
 
@@ -71,11 +70,14 @@ class GroupSampler(EpochSampler):
         ends[-1] = self.size
         return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
-    def _members(self, number: int, count: int) -> list[int]:
-        group, members = self.groups[number], list[int]()
+    def _members(self, number: int, count: int) -> list[Key]:
+        group, members = self.groups[number], list[Key]()
         while len(members) < count:
             draw = generator(self.seed or 0, self.epoch, number, len(members), "group")
-            members += [group[place] for place in torch.randperm(len(group), generator=draw).tolist()]
+            epoch = self.epoch + AGAIN * (len(members) // len(group))
+            members += [
+                (epoch, group[place]) for place in torch.randperm(len(group), generator=draw).tolist()
+            ]
         return members[:count]
 
 

@@ -19,6 +19,7 @@ from .augment import ChannelMask, Mixing, Noise, add_noise, mix, speed
 from .clips import Clips
 from .clock import Clock
 from .masks import SpanMask
+from .sampling import AGAIN
 from .segments import MODALITY, Drawn, Waveforms
 from .units import Units
 
@@ -108,7 +109,7 @@ class AudioSamples:
     def __getitem__(self, key: tuple[int, int]) -> Item:
         """The sample `index` in `epoch`."""
         epoch, index = key
-        drawn = self.waveforms.draw(epoch, index)
+        drawn = self.waveforms.draw(epoch % AGAIN, index)
         looks = {name: self._look(view, drawn, epoch, index, name) for name, view in self.views.items()}
         return Item(index, drawn, looks)
 
@@ -150,7 +151,7 @@ class AudioSamples:
 
     def _other(self, epoch: int, which: float) -> Tensor:
         """Another sample of the data, by a number in [0, 1)."""
-        return self.waveforms.draw(epoch, int(which * len(self))).waveform
+        return self.waveforms.draw(epoch % AGAIN, int(which * len(self))).waveform
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Every view of a batch, with `label` and `text` where the clips have classes and transcripts."""
